@@ -1,1 +1,2 @@
 //! holdfast-api
+pub mod git_source;
