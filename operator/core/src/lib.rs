@@ -6,4 +6,5 @@
 pub mod failover;
 pub mod instance;
 pub mod plan;
+pub mod replica_set;
 pub mod status;
