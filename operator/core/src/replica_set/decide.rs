@@ -80,6 +80,11 @@ fn ownership(view: &SetView) -> Option<Decision<Step, Why>> {
         });
     }
     if view.record.is_none() {
+        // The record is made before any volume. Volumes without one mean that it was lost: a new one would let a member
+        // initialise or lead by guess.
+        if !view.volumes.is_empty() {
+            return Some(Decision::Stay(Why::RecordUnreadable));
+        }
         let first = member(&view.name, 1);
         let why = Why::MakingRecord { first: first.clone() };
         return Some(Decision::Do {

@@ -32,6 +32,8 @@ pub struct SetView {
     pub template: String,
     /// The request in force in the wish, if any.
     pub command: Option<crate::instance::Command>,
+    /// Id of the last request by a person that was taken up.
+    pub consumed_request: Option<String>,
 }
 
 /// The record and whose it is.
