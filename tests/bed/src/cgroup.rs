@@ -14,6 +14,11 @@ const CONTROLLERS: [&str; 9] = [
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
 ];
 
+/// Where groups of ours can be: runc adds version 2's hierarchy by itself on a machine that has both.
+fn hierarchies() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.into_iter().chain(["unified"])
+}
+
 /// The group `path` of one controller, e.g. `freezer`, `hfb0/node1`.
 pub fn dir(controller: &str, path: &str) -> PathBuf {
     Path::new(ROOT).join(controller).join(path)
@@ -107,7 +112,7 @@ pub fn kill(path: &str, limit: Duration) -> Result<()> {
 
 /// Removes the group from every controller. What is still busy stays, and the next call finds it.
 pub fn remove(path: &str) {
-    for controller in CONTROLLERS {
+    for controller in hierarchies() {
         for group in groups(&dir(controller, path)) {
             let _ = fs::remove_dir(group);
         }
@@ -116,7 +121,7 @@ pub fn remove(path: &str) {
 
 /// Removes what is below `path` but leaves `path` itself: a node that starts anew finds no group of its last life.
 pub fn clear(path: &str) {
-    for controller in CONTROLLERS {
+    for controller in hierarchies() {
         let top = dir(controller, path);
         for group in groups(&top).iter().filter(|group| **group != top) {
             let _ = fs::remove_dir(group);
