@@ -41,6 +41,9 @@ pub struct Heartbeat {
     /// The sender has itself heard a healthy leader of `term` within the detection time. A member that hears the leader
     /// says so: one cut link starts no election.
     pub hears_leader: bool,
+    /// Leader: the history of its timeline, so that a member that comes back knows whether it must rewind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<(Term, Lsn)>,
     /// The sender's own address, so that peers find it after a reboot without the API server.
     pub address: Option<String>,
 }
