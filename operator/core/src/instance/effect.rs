@@ -10,7 +10,8 @@ use super::event::DiskState;
 use super::message::Message;
 
 /// The resourceVersion of a record: a conditional write names the one it was decided on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Version(pub String);
 
 /// What `synchronous_standby_names` is to say.
@@ -57,6 +58,9 @@ pub enum HowToStop {
 /// Who is fit for each Service. The leader writes the EndpointSlices; no operator is in the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
+    /// The term of the leader that writes them: kept in an annotation of each slice, and a slice of a later term is left
+    /// alone. The shell tries again until written, superseded by a later `Publish`, or no longer this term's leader.
+    pub term: Term,
     /// `-rw`: the leader, or nobody.
     pub rw: Option<MemberName>,
     /// `-ro`: replicas within the lag bound.
