@@ -1,1 +1,91 @@
-//! holdfast-wire
+//! What the operator and its agents say to each other, and where it is written.
+//!
+//! Everything passes through the API server: the wish in a `ConfigMap`, the authority record in a `Lease`, what an agent
+//! sees of itself in an annotation of its own Pod. The operator opens no connection to an agent, so an agent that the
+//! operator cannot reach is no special case. Agents talk to each other directly, over mTLS ([`PEER_PATH`]).
+
+pub mod names;
+pub mod status;
+
+pub use names::Names;
+pub use status::{MemberState, MemberStatus, RejectedParameter};
+
+/// Version of these types. A reader accepts its own and the one before; fields are only added.
+pub const WIRE_VERSION: u32 = 1;
+
+/// Pod annotation: the agent's [`MemberStatus`] as JSON.
+pub const STATUS_ANNOTATION: &str = "holdfast.dev/member-status";
+/// Lease annotation: the authority record (`holdfast_core::failover::Record`) as JSON.
+pub const RECORD_ANNOTATION: &str = "holdfast.dev/record";
+/// ConfigMap key: the wish (`holdfast_core::instance::SetSpec`) as JSON.
+pub const SPEC_KEY: &str = "spec.json";
+
+/// Label on everything that belongs to a replica set.
+pub const SET_LABEL: &str = "holdfast.dev/replica-set";
+/// Label on Pods and PersistentVolumeClaims: the member's name.
+pub const MEMBER_LABEL: &str = "holdfast.dev/member";
+/// `app.kubernetes.io/managed-by` of everything that Holdfast makes.
+pub const MANAGED_BY: &str = "holdfast";
+
+/// Agents' mTLS port: heartbeats and seals.
+pub const PEER_PORT: u16 = 9432;
+/// POST a JSON `holdfast_core::instance::Message` here; the sender is the certificate's subject.
+pub const PEER_PATH: &str = "/v1/message";
+/// The agent's plain HTTP port for kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`.
+pub const HEALTH_PORT: u16 = 9187;
+/// PostgreSQL's port.
+pub const POSTGRES_PORT: u16 = 5432;
+
+/// Role that standbys stream and agents clone as; logs in with the member's client certificate.
+pub const REPLICATION_ROLE: &str = "holdfast_replication";
+/// The name in `synchronous_standby_names` that nobody has.
+pub const NOBODY: &str = "holdfast_nobody";
+
+/// Where things are mounted in a member's Pod.
+pub mod paths {
+    /// The member's volume. `<VOLUME>/pgdata` is the data directory, `<VOLUME>/holdfast/` the agent's own state,
+    /// `<VOLUME>/aside/` directories kept for a person.
+    pub const VOLUME: &str = "/var/lib/holdfast";
+    /// Where the init container puts the `holdfast` binary.
+    pub const BIN: &str = "/holdfast/bin";
+    /// Scratch that lives as long as the Pod: socket directory, generated passwd, generated configuration.
+    pub const RUN: &str = "/holdfast/run";
+    /// This member's certificate, key and the set's CA (`tls.crt`, `tls.key`, `ca.crt`), from its Secret.
+    pub const TLS: &str = "/holdfast/tls";
+    /// The wish, from the ConfigMap: read at start when the API server does not answer and the volume has none.
+    pub const SPEC: &str = "/holdfast/spec";
+    /// Bootstrap: `app-password` and optional `*.sql` to run once after initdb.
+    pub const BOOTSTRAP: &str = "/holdfast/bootstrap";
+}
+
+/// Environment of the agent.
+pub mod env {
+    /// This member's name (= Pod name).
+    pub const MEMBER: &str = "HOLDFAST_MEMBER";
+    /// The replica set's name.
+    pub const SET: &str = "HOLDFAST_SET";
+    /// Namespace.
+    pub const NAMESPACE: &str = "HOLDFAST_NAMESPACE";
+    /// This Pod's IP address (downward API).
+    pub const POD_IP: &str = "HOLDFAST_POD_IP";
+    /// This Pod's UID (downward API), so that a status is never read as a namesake's.
+    pub const POD_UID: &str = "HOLDFAST_POD_UID";
+    /// JSON of [`super::Bootstrap`].
+    pub const BOOTSTRAP: &str = "HOLDFAST_BOOTSTRAP";
+}
+
+/// How the first data directory is made. Immutable after creation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// The application's database.
+    pub database: String,
+    /// Its owner, a login role whose SCRAM password is in the Secret.
+    pub owner: String,
+    /// `initdb --encoding`.
+    pub encoding: String,
+    /// `initdb --locale`.
+    pub locale: String,
+    /// Data checksums (`initdb --data-checksums`).
+    pub data_checksums: bool,
+}

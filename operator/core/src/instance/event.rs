@@ -1,0 +1,204 @@
+//! What an agent sees.
+
+use serde::{Deserialize, Serialize};
+
+use crate::failover::{DirId, Lsn, MemberName, Position, Record, Term};
+
+use super::effect::{SyncNames, Version};
+use super::message::Message;
+use super::spec::SetSpec;
+
+/// How a data directory came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Made by `initdb`.
+    Initdb,
+    /// Copied from another member.
+    Clone,
+}
+
+/// What an agent keeps on its volume beside the data; written and fsynced by [`super::Effect::Persist`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskState {
+    /// The directory's identity; `None` while there is no whole directory.
+    pub dir: Option<DirId>,
+    /// The highest term ever seen: it never acknowledges for, or takes log from, an older one.
+    pub term: Term,
+    /// Sealed for this term; stays across restarts until the record shows a leader of at least this term to follow.
+    pub sealed: Option<Term>,
+    /// Where the log ended when this directory last began to follow a leader (or was made): what is flushed beyond it came
+    /// from `following`.
+    pub base: Position,
+    /// The term of the leader that it follows, written before its log is taken.
+    pub following: Option<Term>,
+    /// This directory was the leader's of this term, and was never rewound since.
+    pub led: Option<Term>,
+    /// A rewind or clone is under way: the directory is not whole and gives no seal.
+    pub half: bool,
+    /// The id of the last finished command.
+    pub last_command: Option<String>,
+}
+
+/// What the volume holds, seen at start and after each work on the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSeen {
+    /// The state kept beside the data; default where there is none.
+    pub disk: DiskState,
+    /// A complete data directory is there.
+    pub whole: bool,
+    /// From the control file of a whole directory.
+    pub system_identifier: Option<u64>,
+    /// From the control file: the last shutdown was clean (primary or standby).
+    pub clean: bool,
+    /// From the control file: the timeline and the end of log that it is sure of: of latest checkpoint (its record's end)
+    /// and minimum recovery end, whichever is greater. After a clean stop that is where the log ends.
+    pub control: Option<Position>,
+}
+
+/// A standby as the primary sees it: one row of `pg_stat_replication`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSeen {
+    /// From `application_name`.
+    pub dir: DirId,
+    /// Caught up and streaming.
+    pub streaming: bool,
+    /// Flushed on the standby.
+    pub flushed: Lsn,
+    /// Replayed on the standby.
+    pub replayed: Lsn,
+    /// This walsender's own view of `synchronous_standby_names`: above 0 when it counts. PostgreSQL takes a reload up
+    /// process by process, so this tells when the change is in force here.
+    pub counts: bool,
+}
+
+/// A running primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimarySeen {
+    /// Its timeline, which is the term it writes.
+    pub term: Term,
+    /// The end of what it has flushed.
+    pub flushed: Lsn,
+    /// The end of what it has written or inserted.
+    pub inserted: Lsn,
+    /// The setting in force: postmaster and checkpointer have taken it up, so that each commit from now on waits by it (a
+    /// walsender may still count by an older one, see [`ReplicaSeen::counts`]).
+    pub sync: SyncNames,
+    /// The history of its timeline: each ancestor term with the LSN at which it ended, oldest first; the last 64 do.
+    pub history: Vec<(Term, Lsn)>,
+    /// Connected standbys.
+    pub replicas: Vec<ReplicaSeen>,
+    /// The last health write was committed locally (not waiting for standbys) within its deadline.
+    pub healthy: bool,
+}
+
+/// A running standby.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbySeen {
+    /// The end of what is flushed to its disk. The shell reports [`Engine::Starting`] until it knows this for sure: after
+    /// a start, once local log is replayed to its end; after a receiver has stopped, what it has flushed.
+    pub flushed: Lsn,
+    /// The end of what is replayed.
+    pub replayed: Lsn,
+    /// A WAL receiver is running.
+    pub receiving: bool,
+    /// The receiver was refused or the log diverges: why, as the engine says it. Rewind or re-clone is needed.
+    pub diverged: Option<String>,
+    /// History of the timeline followed (of the term persisted as `following`, if its history file is here): each ancestor
+    /// term with the LSN at which it ended, oldest first; the last 64 do.
+    pub history: Vec<(Term, Lsn)>,
+}
+
+/// The engine's process as the shell sees it: reported about every 500 ms, and at once when the variant changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// No engine process. `clean` when it ended by a clean shutdown that we asked for.
+    Down { clean: bool },
+    /// Starting or recovering; does not answer queries yet.
+    Starting,
+    /// Answers as a standby.
+    Standby(StandbySeen),
+    /// Answers as a primary.
+    Primary(PrimarySeen),
+    /// The process is there but does not answer within the deadline (stalled disk, freeze).
+    Silent,
+}
+
+/// The authority record as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordSeen {
+    /// As it was, at this version.
+    Found { record: Record, version: Version },
+    /// The API server says that there is none.
+    Absent,
+    /// The API server did not answer in time, or not with a record.
+    Unreachable,
+}
+
+/// What became of a conditional write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CasOutcome {
+    /// Written; this is its version.
+    Written { version: Version },
+    /// Somebody else wrote first. Read again.
+    Conflict,
+    /// No answer: it may or may not have been written. Read again.
+    Unknown,
+}
+
+/// Long-running work, one at a time per kind; its end is reported by [`Event::Done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Disk state persisted.
+    Persist,
+    /// `initdb` with bootstrap SQL.
+    Initdb,
+    /// Copied from another member.
+    Clone,
+    /// Rewound against the leader.
+    Rewind,
+    /// Promoted: the engine runs on the new timeline.
+    Promote,
+    /// Engine start asked for (not: reached).
+    Start,
+    /// Engine stop.
+    Stop,
+    /// The data directory was set aside.
+    SetAside,
+    /// Walsenders ended.
+    EndWalsenders,
+}
+
+/// How work ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkResult {
+    /// Done; the volume as it is now where the work changed it.
+    Ok { volume: Option<VolumeSeen> },
+    /// Not done: why, for people; `permanent` when trying the same again cannot help (missing WAL, wrong identity).
+    Failed { why: String, permanent: bool },
+}
+
+/// Everything that can happen to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Time passes: at least every 100 ms.
+    Tick,
+    /// The volume at start.
+    Volume(VolumeSeen),
+    /// The operator's wish; also re-read from the volume at start.
+    Spec(SetSpec),
+    /// Answer to [`super::Effect::ReadRecord`]: a linearizable read made after it was asked for.
+    Record(RecordSeen),
+    /// From a watch of the record: may be old.
+    RecordHint(RecordSeen),
+    /// Answer to [`super::Effect::WriteRecord`].
+    Cas(CasOutcome),
+    /// The engine as seen now.
+    Engine(Engine),
+    /// Work ended.
+    Done { work: Work, result: WorkResult },
+    /// A peer's message, its sender proved by its certificate.
+    Message { from: MemberName, message: Message },
+    /// The process is asked to end (SIGTERM: pod deletion, drain).
+    Shutdown,
+}

@@ -1,0 +1,3 @@
+//! Status as a pure function of what was seen.
+
+pub mod conditions;
