@@ -5,6 +5,8 @@
 
 pub mod failover;
 pub mod instance;
+pub mod pki;
 pub mod plan;
+pub mod replica_set;
 pub mod source;
 pub mod status;

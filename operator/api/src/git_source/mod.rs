@@ -125,8 +125,6 @@ pub struct GitRef {
     pub commit: Option<String>,
 }
 
-/// The API group of every Holdfast kind.
-pub const GROUP: &str = "holdfast.dev";
 /// Annotation on an object: `disabled` leaves the object alone, in Git or on the live object.
 pub const RECONCILE_ANNOTATION: &str = "holdfast.dev/reconcile";
 /// Annotation on an object: `disabled` keeps the object when it has gone from Git.

@@ -139,7 +139,8 @@ pub struct Record {
     pub term: Term,
     /// What is going on in it.
     pub phase: Phase,
-    /// Who leads or is about to; in `Sealing`, who opened the election (a hint for people only).
+    /// Who leads or is about to; in `Sealing`, who opened the election or, in a switchover, its target: among equally
+    /// advanced members this one is elected.
     pub leader: MemberName,
     /// The rule that the acknowledged commits of the last `Leading` phase obeyed. In `Sealing` and `Promoting` it is still
     /// the old leader's rule: what must be proved.
@@ -147,6 +148,9 @@ pub struct Record {
     /// PostgreSQL's system identifier, once `initdb` has run: a volume with another one is never served from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<u64>,
+    /// The id of the last command that a change of this record carried out (switchover, failover accepting loss).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_command: Option<String>,
 }
 
 impl Record {
@@ -159,6 +163,7 @@ impl Record {
             leader: first,
             rule: Rule::default(),
             system_identifier: None,
+            last_command: None,
         }
     }
 }

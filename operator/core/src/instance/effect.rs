@@ -10,7 +10,8 @@ use super::event::DiskState;
 use super::message::Message;
 
 /// The resourceVersion of a record: a conditional write names the one it was decided on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Version(pub String);
 
 /// What `synchronous_standby_names` is to say.
@@ -57,6 +58,9 @@ pub enum HowToStop {
 /// Who is fit for each Service. The leader writes the EndpointSlices; no operator is in the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
+    /// The term of the leader that writes them: kept in an annotation of each slice, and a slice of a later term is left
+    /// alone. The shell tries again until written, superseded by a later `Publish`, or no longer this term's leader.
+    pub term: Term,
     /// `-rw`: the leader, or nobody.
     pub rw: Option<MemberName>,
     /// `-ro`: replicas within the lag bound.
@@ -70,25 +74,28 @@ pub struct Endpoints {
 pub enum Effect {
     /// Read the record afresh (not from a cache) with a deadline.
     ReadRecord,
-    /// Replace the record if it is still at `expect`.
+    /// Replace the record if it is still at `expect`. The shell also sets the Lease's `holderIdentity` and `renewTime`,
+    /// for people and tools: a leader renews by writing the record it already has. At most one read or write is under
+    /// way at a time; each ends with exactly one `Record` or `Cas` event, by the shell's own deadline if nothing comes.
     WriteRecord { expect: Version, record: Record },
-    /// Renew the Lease's time stamp for people and tools; durability does not rest on it.
-    RenewLease,
     /// Send to a peer; may be lost.
     Send { to: MemberName, message: Message },
     /// Write the state beside the data and fsync it. Ends with `Done(Persist)`. Answers that depend on it wait for that.
     Persist(DiskState),
-    /// Make the first data directory, with a new identity. Ends with `Done(Initdb)`.
+    /// Make the first data directory. Ends with `Done(Initdb)`, whose volume has a new identity in `disk.dir`; the shell
+    /// has persisted that identity as `disk { dir, ..default }`. What a former attempt left half-made is removed first.
     Initdb,
-    /// Copy from a member, with a new identity; what is there is set aside or, when `half`, removed first.
+    /// Copy from a member. What is there is removed first (the machine asks for `SetAside` before, where it matters).
+    /// Ends with `Done(Clone)`, whose volume has a new identity in `disk.dir` and is otherwise as last persisted.
     Clone { from: Upstream },
-    /// Rewind a stopped directory to the leader's log.
+    /// Rewind a stopped directory to the leader's log. Ends with `Done(Rewind)`.
     Rewind { to: Upstream },
     /// Keep the directory for a person, under another name: it might hold the only copy of something.
     SetAside { why: String },
-    /// Start the engine.
+    /// Start the engine. Ends with `Done(Start)` once the process exists (not: answers). A primary starts with its gate
+    /// closed. A standby without upstream replays its own log to the end and waits there.
     Start(StartAs),
-    /// Stop the engine.
+    /// Stop the engine. Ends with `Done(Stop)`, whose volume holds the control file's end of log after a clean stop.
     Stop(HowToStop),
     /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody.
     Follow(Option<Upstream>),
@@ -96,12 +103,15 @@ pub enum Effect {
     Promote { term: Term },
     /// Running primary: change the synchronous standbys (reload).
     SetSync(SyncNames),
-    /// Running primary: end these standbys' walsenders (they leave S before having taken a rule change up).
+    /// Running primary: end these standbys' walsenders and wait until the processes are gone (they might still count by
+    /// a setting of before). Ends with `Done(EndWalsenders)`; [`super::PrimarySeen`]s before it in the queue are older.
     EndWalsenders(BTreeSet<DirId>),
     /// Running primary: let clients in, or keep them out and end their sessions.
     Gate { open: bool },
     /// Running primary: exactly these physical slots exist (made for, and named after, members).
     Slots(BTreeSet<MemberName>),
+    /// Look at the engine this often from now on, and once at once (unhurried: 500 ms; in a transition: 20 ms).
+    Look { every_ms: u64 },
     /// Move the traffic.
     Publish(Endpoints),
     /// Tell people: one Event, log line and metric, in the vocabulary of [`super::Why`].

@@ -32,7 +32,7 @@ pub struct DiskState {
     pub base: Position,
     /// The term of the leader that it follows, written before its log is taken.
     pub following: Option<Term>,
-    /// This directory was the leader's of this term; cleared by rewind or when it follows a later term.
+    /// This directory was the leader's of this term, and was never rewound since.
     pub led: Option<Term>,
     /// A rewind or clone is under way: the directory is not whole and gives no seal.
     pub half: bool,
@@ -51,8 +51,8 @@ pub struct VolumeSeen {
     pub system_identifier: Option<u64>,
     /// From the control file: the last shutdown was clean (primary or standby).
     pub clean: bool,
-    /// From the control file: the timeline and the end of log that it is sure of (latest checkpoint's end, or minimum
-    /// recovery end of a standby).
+    /// From the control file: the timeline and the end of log that it is sure of: of latest checkpoint (its record's end)
+    /// and minimum recovery end, whichever is greater. After a clean stop that is where the log ends.
     pub control: Option<Position>,
 }
 
@@ -81,8 +81,11 @@ pub struct PrimarySeen {
     pub flushed: Lsn,
     /// The end of what it has written or inserted.
     pub inserted: Lsn,
-    /// The setting that a new session sees.
+    /// The setting in force: postmaster and checkpointer have taken it up, so that each commit from now on waits by it (a
+    /// walsender may still count by an older one, see [`ReplicaSeen::counts`]).
     pub sync: SyncNames,
+    /// The history of its timeline: each ancestor term with the LSN at which it ended, oldest first; the last 64 do.
+    pub history: Vec<(Term, Lsn)>,
     /// Connected standbys.
     pub replicas: Vec<ReplicaSeen>,
     /// The last health write was committed locally (not waiting for standbys) within its deadline.
@@ -92,7 +95,8 @@ pub struct PrimarySeen {
 /// A running standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StandbySeen {
-    /// The end of what is flushed to its disk.
+    /// The end of what is flushed to its disk. The shell reports [`Engine::Starting`] until it knows this for sure: after
+    /// a start, once local log is replayed to its end; after a receiver has stopped, what it has flushed.
     pub flushed: Lsn,
     /// The end of what is replayed.
     pub replayed: Lsn,
@@ -100,7 +104,8 @@ pub struct StandbySeen {
     pub receiving: bool,
     /// The receiver was refused or the log diverges: why, as the engine says it. Rewind or re-clone is needed.
     pub diverged: Option<String>,
-    /// History of the timeline followed: each ancestor term with the LSN at which it ended, oldest first.
+    /// History of the timeline followed (of the term persisted as `following`, if its history file is here): each ancestor
+    /// term with the LSN at which it ended, oldest first; the last 64 do.
     pub history: Vec<(Term, Lsn)>,
 }
 
@@ -160,6 +165,8 @@ pub enum Work {
     Stop,
     /// The data directory was set aside.
     SetAside,
+    /// Walsenders ended.
+    EndWalsenders,
 }
 
 /// How work ended.
@@ -180,8 +187,10 @@ pub enum Event {
     Volume(VolumeSeen),
     /// The operator's wish; also re-read from the volume at start.
     Spec(SetSpec),
-    /// Answer to [`super::Effect::ReadRecord`], or a watch event of the record.
+    /// Answer to [`super::Effect::ReadRecord`]: a linearizable read made after it was asked for.
     Record(RecordSeen),
+    /// From a watch of the record: may be old.
+    RecordHint(RecordSeen),
     /// Answer to [`super::Effect::WriteRecord`].
     Cas(CasOutcome),
     /// The engine as seen now.

@@ -6,8 +6,11 @@
 
 pub mod effect;
 pub mod event;
+pub mod machine;
 pub mod message;
 pub mod spec;
+pub mod timings;
+pub mod view;
 pub mod why;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
@@ -15,8 +18,11 @@ pub use event::{
     CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, VolumeSeen, Work,
     WorkResult,
 };
+pub use machine::Instance;
 pub use message::{Heartbeat, Message, Role, SealAnswer};
 pub use spec::{Command, Durability, MemberSpec, SetSpec};
+pub use timings::Timings;
+pub use view::{State, View};
 pub use why::Why;
 
 /// Monotonic milliseconds since the agent's process started. Never compared with another machine's.
