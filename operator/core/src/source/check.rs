@@ -47,15 +47,23 @@ pub fn type_of(document: &Document) -> Option<(&str, &str)> {
 
 /// Checks one document and makes it ready to be applied: placed in its namespace, labelled with its source, without the
 /// fields that only a server writes.
-pub fn check(file: &str, text: &str, document: &Document, policy: &Policy, kinds: &Kinds) -> Result<Manifest, Box<Problem>> {
-    let at = |field: &str, value: Option<&Value>, message: String| Box::new(Problem {
-        file: Some(file.to_owned()),
-        line: locate(text, document.line, field).or(Some(document.line)),
-        object: describe(&document.value),
-        field: (!field.is_empty()).then(|| field.to_owned()),
-        value: value.map(shown),
-        message,
-    });
+pub fn check(
+    file: &str,
+    text: &str,
+    document: &Document,
+    policy: &Policy,
+    kinds: &Kinds,
+) -> Result<Manifest, Box<Problem>> {
+    let at = |field: &str, value: Option<&Value>, message: String| {
+        Box::new(Problem {
+            file: Some(file.to_owned()),
+            line: locate(text, document.line, field).or(Some(document.line)),
+            object: describe(&document.value),
+            field: (!field.is_empty()).then(|| field.to_owned()),
+            value: value.map(shown),
+            message,
+        })
+    };
     let Value::Object(fields) = &document.value else {
         return Err(at(
             "",

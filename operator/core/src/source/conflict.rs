@@ -1,5 +1,7 @@
 //! Who owns a field that Git wants to set, and whether it may be taken.
 
+use serde_json::Value;
+
 /// One field that the server would not change because somebody else owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
@@ -58,6 +60,28 @@ pub fn parse(message: &str, field: &str) -> Conflict {
     }
 }
 
+/// Whether an object has a field that the server names like `.spec.ports[port=80].name`. Names may hold dots themselves
+/// (`.metadata.labels.app.kubernetes.io/name`), so every name that fits is followed; of a list, every item.
+pub fn holds(value: &Value, field: &str) -> bool {
+    if field.is_empty() {
+        return true;
+    }
+    match value {
+        Value::Object(fields) => field.strip_prefix('.').is_some_and(|rest| {
+            fields.iter().any(|(name, value)| {
+                rest.strip_prefix(name.as_str())
+                    .is_some_and(|rest| (rest.is_empty() || rest.starts_with(['.', '['])) && holds(value, rest))
+            })
+        }),
+        Value::Array(items) => field
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+            .is_some_and(|(_, rest)| items.iter().any(|item| holds(item, rest))),
+        // A leaf: whatever is named below it is not there.
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +102,22 @@ mod tests {
             Verdict::Refuse(c("holdfast-source:a/b"))
         );
         assert_eq!(judge(&[], |_| true), Verdict::Refuse(vec![]));
+    }
+
+    #[test]
+    fn fields_are_found_as_the_server_names_them() {
+        let v = serde_json::json!({"metadata": {"labels": {"a.b/c": "1"}}, "spec": {"ports": [{"port": 80, "name": "x"}], "set": ["v"]}});
+        for field in [
+            ".metadata.labels.a.b/c",
+            ".spec.ports[port=80,protocol=\"TCP\"].name",
+            ".spec.set[=\"v\"]",
+            ".spec.ports",
+        ] {
+            assert!(holds(&v, field), "{field}");
+        }
+        for field in [".metadata.labels.a", ".spec.replicas", ".spec.ports[port=80].other"] {
+            assert!(!holds(&v, field), "{field}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod conflict;
 pub mod diff;
+pub mod drift;
 pub mod health;
 pub mod inventory;
 pub mod kinds;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod poll;
 pub mod prune;
 pub mod redact;
+pub mod report;
 pub mod revision;
 pub mod url;
 mod why;

@@ -62,8 +62,12 @@ pub enum Why {
         pruned: usize,
         objects: usize,
     },
-    /// What had drifted was put back.
-    PutBack { objects: usize },
+    /// A field (or a whole object) that somebody had changed was put back.
+    PutBack {
+        object: String,
+        field: String,
+        manager: String,
+    },
     /// Somebody keeps changing an object back; the next put-back waits.
     Fight { object: String },
     /// Objects that are not healthy yet.
@@ -247,12 +251,9 @@ impl fmt::Display for Why {
                 short(revision),
                 count(*objects, "object")
             ),
-            Why::PutBack { objects } => write!(
-                f,
-                "{} had drifted and {} put back",
-                count(*objects, "object"),
-                if *objects == 1 { "was" } else { "were" }
-            ),
+            Why::PutBack { object, field, manager } => {
+                write!(f, "{object}: {field} was changed by {manager} and put back as in Git")
+            }
             Why::Fight { object } => write!(
                 f,
                 "somebody keeps changing {object}; it is put back at longer and longer intervals"

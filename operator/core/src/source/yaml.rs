@@ -17,12 +17,14 @@ pub struct Document {
 
 /// Reads all documents of a file. Empty documents are skipped, and a `List` becomes its items.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Document>, Box<Problem>> {
-    let problem = |line: Option<u32>, message: String| Box::new(Problem {
-        file: Some(file.to_owned()),
-        line,
-        message,
-        ..Problem::default()
-    });
+    let problem = |line: Option<u32>, message: String| {
+        Box::new(Problem {
+            file: Some(file.to_owned()),
+            line,
+            message,
+            ..Problem::default()
+        })
+    };
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = bytes
             .get(..e.valid_up_to())
