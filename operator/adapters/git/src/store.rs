@@ -35,12 +35,20 @@ pub struct CommitFacts {
 }
 
 impl Store {
-    /// Opens or makes the repository in `folder`. One that is broken or has grown too many packs is made anew.
+    /// Opens the repository in `folder`, and first makes it anew when it has grown too many packs. The second value says
+    /// that nothing fetched before is here any more.
+    pub fn renew(folder: &Path) -> Result<(Self, bool), GitError> {
+        let worn = packs(folder) > MAX_PACKS;
+        if worn {
+            fs::remove_dir_all(folder).map_err(|e| GitError::Local(format!("{}: {e}", folder.display())))?;
+        }
+        Ok((Self::open(folder)?, worn))
+    }
+
+    /// Opens or makes the repository in `folder`. One that cannot be opened is made anew.
     pub fn open(folder: &Path) -> Result<Self, GitError> {
         crate::prepare_process()?;
-        if let Ok(repository) = Repository::open_bare(folder)
-            && packs(folder) <= MAX_PACKS
-        {
+        if let Ok(repository) = Repository::open_bare(folder) {
             return Ok(Store { repository });
         }
         if folder.exists() {

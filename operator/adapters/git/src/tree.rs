@@ -47,11 +47,11 @@ impl Store {
     }
 
     /// The bytes of a file; its size is looked up before it is read.
-    pub fn blob(&self, file: &File, bounds: &Bounds) -> Result<Result<Vec<u8>, Problem>, GitError> {
+    pub fn blob(&self, file: &File, bounds: &Bounds) -> Result<Result<Vec<u8>, Box<Problem>>, GitError> {
         let id = Oid::from_str(&file.blob)?;
         let (size, kind) = self.repository().odb()?.read_header(id)?;
         if kind != ObjectType::Blob || size > bounds.file_bytes {
-            return Ok(Err(Problem {
+            return Ok(Err(Box::new(Problem {
                 file: Some(file.path.clone()),
                 value: Some(format!("{size} bytes")),
                 message: format!(
@@ -59,7 +59,7 @@ impl Store {
                     bounds.file_bytes / 1024
                 ),
                 ..Problem::default()
-            }));
+            })));
         }
         Ok(Ok(self.repository().find_blob(id)?.content().to_vec()))
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::object::split_api_version;
+
 /// How the API serves one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KindFacts {
@@ -67,6 +69,18 @@ impl Kinds {
             });
         }
         self.discovered.get(&(api_version.to_owned(), kind.to_owned())).cloned()
+    }
+
+    /// Some version of a kind that is known by its group.
+    pub fn any_version(&self, group: &str, kind: &str) -> Option<(String, KindFacts)> {
+        let fits = |api_version: &str, k: &str| k == kind && split_api_version(api_version).0 == group;
+        let built_in = BUILT_IN
+            .iter()
+            .find(|(v, k, ..)| fits(v, k))
+            .map(|(v, ..)| (*v).to_owned());
+        let version = built_in.or_else(|| self.discovered.keys().find(|(v, k)| fits(v, k)).map(|(v, _)| v.clone()))?;
+        let facts = self.get(&version, kind)?;
+        Some((version, facts))
     }
 
     /// Adds what discovery found.

@@ -39,6 +39,8 @@ pub enum Step {
     Prune(Vec<ObjectKey>),
     /// Take these out of the inventory.
     Forget(Vec<ObjectKey>),
+    /// Mark these in the inventory as gone from Git but kept.
+    Keep(Vec<ObjectKey>),
 }
 
 /// Plans one change set. Deciding again after its success is `Stay`.
@@ -67,10 +69,11 @@ pub fn decide(view: &View<'_>) -> Decision<Step, Why> {
     let new: Vec<ObjectKey> = view
         .wanted
         .keys()
-        .filter(|key| !view.held.contains_key(*key))
+        .filter(|key| !view.held.contains_key(*key) || view.orphans.contains(*key))
         .cloned()
         .collect();
-    if changed.is_empty() && doomed.is_empty() && new.is_empty() {
+    let kept: Vec<ObjectKey> = gone.iter().filter(|key| !doomed.contains(key)).cloned().collect();
+    if changed.is_empty() && gone.is_empty() && new.is_empty() {
         return Decision::Stay(Why::NothingNew {
             revision: view.revision.to_owned(),
         });
@@ -86,6 +89,9 @@ pub fn decide(view: &View<'_>) -> Decision<Step, Why> {
     if !doomed.is_empty() {
         steps.extend(order::waves(doomed.clone()).into_iter().rev().map(Step::Prune));
         steps.push(Step::Forget(doomed));
+    }
+    if !kept.is_empty() {
+        steps.push(Step::Keep(kept));
     }
     Decision::Do {
         steps,

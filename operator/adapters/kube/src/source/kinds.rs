@@ -45,3 +45,31 @@ pub fn resource(api_version: &str, kind: &str, facts: &KindFacts) -> ApiResource
     let (group, version) = split_api_version(api_version);
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &facts.plural)
 }
+
+/// The version and facts of a kind of which only group and kind are known: an object that has gone from Git.
+pub async fn find(
+    client: &Client,
+    kinds: &Kinds,
+    group: &str,
+    kind: &str,
+) -> Result<Option<(String, KindFacts)>, String> {
+    if let Some(known) = kinds.any_version(group, kind) {
+        return Ok(Some(known));
+    }
+    match kube::discovery::group(client, group).await {
+        Ok(served) => Ok(served.recommended_kind(kind).map(|(resource, capabilities)| {
+            (
+                resource.api_version,
+                KindFacts {
+                    plural: resource.plural,
+                    namespaced: matches!(capabilities.scope, Scope::Namespaced),
+                },
+            )
+        })),
+        Err(kube::Error::Discovery(_)) => Ok(None),
+        Err(e) => match read(&e) {
+            Answer::Missing(_) => Ok(None),
+            _ => Err(e.to_string()),
+        },
+    }
+}

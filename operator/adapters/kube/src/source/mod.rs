@@ -11,4 +11,4 @@ pub use answer::{Answer, read};
 pub use apply::{Applier, Mode, Pruned};
 pub use identity::act_as;
 pub use inventory::{read_inventory, write_shards};
-pub use kinds::{learn, resource};
+pub use kinds::{find, learn, resource};
