@@ -6,7 +6,11 @@ mod operator;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "holdfast", version, about = "Highly available database clusters, from Git, proved by drills.")]
+#[command(
+    name = "holdfast",
+    version,
+    about = "Highly available database clusters, from Git, proved by drills."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,7 +31,10 @@ fn main() -> anyhow::Result<()> {
     match cli.command {
         Command::Operator(options) => {
             logs();
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(operator::run(options))
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(operator::run(options))
         }
         Command::Crds(options) => crds::run(&options),
     }
@@ -36,5 +43,9 @@ fn main() -> anyhow::Result<()> {
 fn logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .init();
 }

@@ -47,7 +47,9 @@ const LEASE_GRACE: u64 = 5;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let health = serve_health(options.health_port, ready.clone()).await?;
-    let client = kube::Client::try_default().await.context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
     ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
@@ -116,10 +118,16 @@ async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio
     let router = Router::new().route("/healthz", get(|| async { "ok" })).route(
         "/readyz",
         get(move || async move {
-            if ready.load(Ordering::Relaxed) { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "no API") }
+            if ready.load(Ordering::Relaxed) {
+                (StatusCode::OK, "ok")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "no API")
+            }
         }),
     );
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("port {port}"))?;
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
+        .await
+        .with_context(|| format!("port {port}"))?;
     Ok(tokio::spawn(async move {
         let _ = axum::serve(listener, router).await;
     }))
