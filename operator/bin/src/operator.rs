@@ -92,9 +92,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     let result = tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
         () = lost => Err(anyhow::anyhow!("leadership lost; another operator goes on")),
-        ended = controllers => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
+        ended = controllers, if !stop.is_cancelled() => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
     };
     stop.cancel();
     drop(leads);
