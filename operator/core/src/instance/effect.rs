@@ -97,11 +97,11 @@ pub enum Effect {
     Start(StartAs),
     /// Stop the engine. Ends with `Done(Stop)`, whose volume holds the control file's end of log after a clean stop.
     Stop(HowToStop),
-    /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody.
+    /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody. Ends with `Done(Follow)`.
     Follow(Option<Upstream>),
     /// Running standby: occupy timelines up to `term - 1`, set nobody as synchronous, promote. Ends with `Done(Promote)`.
     Promote { term: Term },
-    /// Running primary: change the synchronous standbys (reload).
+    /// Running primary: change the synchronous standbys (reload). Ends with `Done(SetSync)`.
     SetSync(SyncNames),
     /// Running primary: end these standbys' walsenders and wait until the processes are gone (they might still count by
     /// a setting of before). Ends with `Done(EndWalsenders)`; [`super::PrimarySeen`]s before it in the queue are older.

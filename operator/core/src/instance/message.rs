@@ -46,7 +46,7 @@ pub struct Heartbeat {
     /// Leader: the history of its timeline, so that a member that comes back knows whether it must rewind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<(Term, Lsn)>,
-    /// The sender's own address, so that peers find it after a reboot without the API server.
+    /// The sender's own address (its shell fills it in), so that peers find it after a reboot without the API server.
     pub address: Option<String>,
 }
 
