@@ -80,7 +80,7 @@ fn yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
 
 /// Every kind, as its types say.
 pub fn kinds() -> Vec<CustomResourceDefinition> {
-    vec![holdfast_api::HAReplicaSet::crd()]
+    vec![holdfast_api::GitSource::crd(), holdfast_api::HAReplicaSet::crd()]
 }
 
 #[cfg(test)]
