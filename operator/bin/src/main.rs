@@ -1,12 +1,17 @@
 //! `holdfast`: one binary. As the operator it runs controllers; as the agent it is the first process of a member's Pod.
 
+mod check;
 mod crds;
 mod operator;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "holdfast", version, about = "Highly available database clusters, from Git, proved by drills.")]
+#[command(
+    name = "holdfast",
+    version,
+    about = "Highly available database clusters, from Git, proved by drills."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run the controllers.
     Operator(operator::Options),
+    /// Ask the API server whether this installation is fit to work.
+    Check(check::Options),
     /// Write the CustomResourceDefinitions, one YAML file per kind.
     Crds(crds::Options),
 }
@@ -27,8 +34,15 @@ fn main() -> anyhow::Result<()> {
     match cli.command {
         Command::Operator(options) => {
             logs();
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(operator::run(options))
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(operator::run(options))
         }
+        Command::Check(options) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(check::run(options)),
         Command::Crds(options) => crds::run(&options),
     }
 }
@@ -36,5 +50,9 @@ fn main() -> anyhow::Result<()> {
 fn logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .init();
 }

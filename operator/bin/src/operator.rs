@@ -38,6 +38,8 @@ pub struct Options {
     health_port: u16,
 }
 
+/// The Lease by which operators elect their leader.
+pub const LEASE: &str = "holdfast-operator";
 /// A Lease not renewed for this long is free (seconds).
 const LEASE_DURATION: u64 = 15;
 /// Renewed this long before it would be free (seconds): also the clock skew between nodes that is tolerated.
@@ -47,12 +49,14 @@ const LEASE_GRACE: u64 = 5;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let health = serve_health(options.health_port, ready.clone()).await?;
-    let client = kube::Client::try_default().await.context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
     ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
 
-    let manager = LeaseManagerBuilder::new(client.clone(), "holdfast-operator")
+    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(&options.lease_namespace)
         .with_identity(&options.identity)
         .with_duration(LEASE_DURATION)
@@ -88,9 +92,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     let result = tokio::select! {
+        biased;
         () = stop.cancelled() => Ok(()),
         () = lost => Err(anyhow::anyhow!("leadership lost; another operator goes on")),
-        ended = controllers => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
+        ended = controllers, if !stop.is_cancelled() => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
     };
     stop.cancel();
     drop(leads);
@@ -116,10 +121,16 @@ async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio
     let router = Router::new().route("/healthz", get(|| async { "ok" })).route(
         "/readyz",
         get(move || async move {
-            if ready.load(Ordering::Relaxed) { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "no API") }
+            if ready.load(Ordering::Relaxed) {
+                (StatusCode::OK, "ok")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "no API")
+            }
         }),
     );
-    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("port {port}"))?;
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
+        .await
+        .with_context(|| format!("port {port}"))?;
     Ok(tokio::spawn(async move {
         let _ = axum::serve(listener, router).await;
     }))
