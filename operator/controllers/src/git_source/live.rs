@@ -39,10 +39,14 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
     let applier = applier(sources, source, spec, memory)?;
     memory.watches.cover(sources, source, spec, &memory.applier, &in_force);
     let suspects = memory.watches.suspects(&memory.held);
-    if suspects.is_empty() {
+    let paused = memory.paused(&in_force);
+    // An object that was paused while Git changed, and is no longer.
+    let behind = in_force.entries.iter().any(|(key, entry)| {
+        !paused.contains(key) && memory.held.get(key).is_some_and(|h| h.digest != Some(entry.digest))
+    });
+    if suspects.is_empty() && !behind {
         return Ok(());
     }
-    let paused = memory.paused(&in_force);
     let keys: Vec<ObjectKey> = suspects
         .iter()
         .map(|s| s.key.clone())
@@ -99,7 +103,7 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
             }
         }
     }
-    if drifted.is_empty() {
+    if drifted.is_empty() && !behind {
         return Ok(());
     }
     let keys: BTreeSet<ObjectKey> = drifted.keys().cloned().collect();
