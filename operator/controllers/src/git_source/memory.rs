@@ -266,6 +266,13 @@ impl Memory {
                 None => waiting.push(format!("{key}: not there")),
             }
         }
+        failed.extend(self.live_problems.iter().map(|p| {
+            format!(
+                "{} cannot be put back: {}",
+                p.object.as_deref().unwrap_or("an object"),
+                p.message
+            )
+        }));
         let unhealthy = failed.len() + waiting.len();
         let why = match (failed.first(), waiting.first()) {
             (Some(first), _) => Why::Unhealthy {

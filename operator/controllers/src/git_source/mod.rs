@@ -317,6 +317,7 @@ fn plan_of(
     spec: &Spec,
     wanted: &read::Reading,
     drifted: &BTreeSet<holdfast_core::source::ObjectKey>,
+    paused: &BTreeSet<holdfast_core::source::ObjectKey>,
 ) -> Decision<plan::Step, Why> {
     let digests: BTreeMap<_, _> = wanted
         .entries
@@ -334,7 +335,7 @@ fn plan_of(
         held: &held,
         orphans: &memory.orphans(),
         drifted,
-        paused: &memory.paused(wanted),
+        paused,
         prune: &spec.prune,
     })
 }
