@@ -214,8 +214,7 @@ impl Instance {
         self.engine = engine;
         self.stale = false;
         if died {
-            self.run = Run::Down;
-            self.following = false;
+            self.engine_gone();
             self.crashed("engine", "it ended by itself");
         }
         if let (Engine::Standby(_) | Engine::Primary(_), None) = (&self.engine, self.busy) {
@@ -258,10 +257,9 @@ impl Instance {
         let ok = failed.is_none();
         match work {
             Work::Stop if ok => {
-                self.run = Run::Down;
+                self.engine_gone();
                 self.served.fencing = None;
                 self.engine = Engine::Down { clean: false };
-                self.following = false;
                 let clean = self.volume.as_ref().filter(|volume| volume.clean && volume.whole);
                 self.clean_end = clean.and_then(|volume| volume.control);
             }
@@ -421,6 +419,17 @@ impl Instance {
         if let Engine::Standby(seen) = &mut self.engine {
             seen.receiving = true;
         }
+    }
+
+    /// What was true of an engine process ends with it.
+    fn engine_gone(&mut self) {
+        self.run = Run::Down;
+        self.following = false;
+        self.lead = None;
+        self.change = None;
+        self.served.gate = false;
+        self.served.asked = None;
+        self.served.sync = None;
     }
 
     /// Whether a whole data directory is here.
