@@ -233,7 +233,12 @@ impl Instance {
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
             _ => {}
         }
-        if self.busy == Some(work) {
+        let directory = !matches!(work, Work::Persist);
+        if directory && self.busy != Some(work) {
+            // a clean stop that a fence took the place of, or a work that a fence interrupted: the fence's end counts
+            return;
+        }
+        if directory {
             self.busy = None;
         }
         let failed = match result {
@@ -301,7 +306,8 @@ impl Instance {
     /// 3. A member fenced by a person is stopped; one that is asked to end, ends.
     /// 4. Until the record has been read since start or thaw, nobody is followed or served.
     /// 5. While a work or a persist is under way, the next waits.
-    /// 6. What the record asks: lead, follow, or seal.
+    /// 6. An engine that runs unasked is stopped.
+    /// 7. What the record asks: lead, follow, or seal.
     fn decide(&mut self) {
         if self.volume.is_none() {
             return;
@@ -321,6 +327,9 @@ impl Instance {
         };
         if self.persisting.is_some() || self.now < self.persist_after {
             return;
+        }
+        if self.run == Run::Down && self.busy.is_none() && !matches!(self.engine, Engine::Down { .. }) {
+            return self.fence("an engine runs that was not asked for");
         }
         match self.duty(&record) {
             Duty::Lead => self.lead(&record),
