@@ -66,12 +66,8 @@ impl Runner {
 
     /// A world to begin with: empty volumes, or a set that runs already.
     fn begin(&mut self, plan: &Plan, mutant: Option<Mutant>) -> World {
-        if plan.from_nothing || mutant.is_some() {
-            let mut world = World::new(plan.clone(), mutant);
-            if !plan.from_nothing {
-                world.settle();
-            }
-            return world;
+        if plan.from_nothing {
+            return World::new(plan.clone(), mutant);
         }
         let durability = match plan.durability {
             Durability::Quorum => 0,
@@ -94,11 +90,21 @@ impl Runner {
         let mut world = running.clone();
         world.rng = crate::rng::Rng::new(plan.seed);
         world.plan = plan.clone();
+        world.corrupt(mutant);
         world
     }
 }
 
 impl World {
+    /// Puts a deliberate bug in force in a set that runs.
+    fn corrupt(&mut self, mutant: Option<Mutant>) {
+        self.mutant = mutant;
+        #[cfg(feature = "mutants")]
+        for member in &mut self.members {
+            member.agent = member.agent.take().map(|agent| agent.with_mutant(mutant));
+        }
+    }
+
     /// Runs until everybody follows one leader.
     fn settle(&mut self) {
         let limit = self.now + 60_000;
