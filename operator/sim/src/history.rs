@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use holdfast_core::failover::{Phase, rule};
+use holdfast_core::failover::{Phase, proof::seals_needed, rule};
 use holdfast_core::instance::{Durability, Mutant};
 
 use crate::ledger::Violation;
@@ -170,26 +170,24 @@ impl World {
         self.heals_at
     }
 
-    /// Whether what is left can prove an election: a lost volume may take the only proof with it.
+    /// Whether an election could be proved from the directories that no fault has taken: one that the members themselves
+    /// gave up counts as there. Judged by the rule of the last leader that served.
     fn could_heal(&self) -> bool {
-        let (Some(record), Some(spec)) = (self.store.record(), self.specs.last()) else {
-            return false;
-        };
         if !self.lost_volume {
             return true;
         }
-        let left = |dir: &holdfast_core::failover::DirId| {
-            self.members
-                .iter()
-                .any(|m| m.whole && !m.disk.half && m.dir.as_ref().is_some_and(|d| d.id == *dir))
-        };
-        let Some(leader) = &record.rule.leader else {
+        let Some(record) = self
+            .store
+            .versions
+            .iter()
+            .rev()
+            .find(|record| record.phase == Phase::Leading)
+        else {
             return false;
         };
+        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir);
         let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
-        let needed = holdfast_core::failover::proof::seals_needed(&record.rule);
-        let _ = spec;
-        left(leader) || members >= needed
+        record.rule.leader.as_ref().is_some_and(left) || members >= seals_needed(&record.rule)
     }
 
     fn describe(&mut self) {

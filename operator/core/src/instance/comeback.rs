@@ -178,12 +178,12 @@ impl Instance {
             to: record.leader.clone(),
         });
         if !self.disk.half {
-            let (term, keeps) = (record.term, self.mutation.is(Mutant::RewoundLeaderProves));
+            let term = record.term;
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
                 disk.half = true;
                 disk.sealed = None;
-                disk.led = disk.led.filter(|_| keeps);
+                disk.led = None;
             });
         }
         self.heal.rewinds = None;
