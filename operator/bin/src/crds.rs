@@ -100,7 +100,7 @@ fn drop_unsigned(json: &mut serde_json::Value) {
 
 /// Every kind, as its types say.
 pub fn kinds() -> Vec<CustomResourceDefinition> {
-    vec![holdfast_api::HAReplicaSet::crd()]
+    vec![holdfast_api::GitSource::crd(), holdfast_api::HAReplicaSet::crd()]
 }
 
 #[cfg(test)]
