@@ -1,1 +1,8 @@
-//! holdfast-api
+//! The kinds that users read and write, group `holdfast.dev`. Types only: no client, no decisions.
+
+pub mod replica_set;
+
+pub use replica_set::{HAReplicaSet, HAReplicaSetSpec, HAReplicaSetStatus};
+
+/// The API group of every kind.
+pub const GROUP: &str = "holdfast.dev";

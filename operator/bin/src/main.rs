@@ -1,1 +1,51 @@
-fn main() {}
+//! `holdfast`: one binary. As the operator it runs controllers; as the agent it is the first process of a member's Pod.
+
+mod crds;
+mod operator;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    about = "Highly available database clusters, from Git, proved by drills."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the controllers.
+    Operator(operator::Options),
+    /// Write the CustomResourceDefinitions, one YAML file per kind.
+    Crds(crds::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    // Two TLS providers may be linked in; the process names the one that it uses.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.command {
+        Command::Operator(options) => {
+            logs();
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(operator::run(options))
+        }
+        Command::Crds(options) => crds::run(&options),
+    }
+}
+
+fn logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .init();
+}

@@ -1,1 +1,4 @@
-//! holdfast-controllers
+//! One folder per kind; each is a pipeline observe → decide → act → report. What is chosen is chosen in `holdfast_core`.
+
+pub mod replica_set;
+pub mod runtime;

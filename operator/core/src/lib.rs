@@ -5,5 +5,7 @@
 
 pub mod failover;
 pub mod instance;
+pub mod pki;
 pub mod plan;
+pub mod replica_set;
 pub mod status;

@@ -10,7 +10,8 @@ use super::event::DiskState;
 use super::message::Message;
 
 /// The resourceVersion of a record: a conditional write names the one it was decided on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Version(pub String);
 
 /// What `synchronous_standby_names` is to say.
@@ -57,6 +58,9 @@ pub enum HowToStop {
 /// Who is fit for each Service. The leader writes the EndpointSlices; no operator is in the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
+    /// The term of the leader that writes them: kept in an annotation of each slice, and a slice of a later term is left
+    /// alone. The shell tries again until written, superseded by a later `Publish`, or no longer this term's leader.
+    pub term: Term,
     /// `-rw`: the leader, or nobody.
     pub rw: Option<MemberName>,
     /// `-ro`: replicas within the lag bound.
@@ -93,11 +97,11 @@ pub enum Effect {
     Start(StartAs),
     /// Stop the engine. Ends with `Done(Stop)`, whose volume holds the control file's end of log after a clean stop.
     Stop(HowToStop),
-    /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody.
+    /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody. Ends with `Done(Follow)`.
     Follow(Option<Upstream>),
     /// Running standby: occupy timelines up to `term - 1`, set nobody as synchronous, promote. Ends with `Done(Promote)`.
     Promote { term: Term },
-    /// Running primary: change the synchronous standbys (reload).
+    /// Running primary: change the synchronous standbys (reload). Ends with `Done(SetSync)`.
     SetSync(SyncNames),
     /// Running primary: end these standbys' walsenders and wait until the processes are gone (they might still count by
     /// a setting of before). Ends with `Done(EndWalsenders)`; [`super::PrimarySeen`]s before it in the queue are older.

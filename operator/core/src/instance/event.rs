@@ -109,7 +109,8 @@ pub struct StandbySeen {
     pub history: Vec<(Term, Lsn)>,
 }
 
-/// The engine's process as the shell sees it: reported about every 500 ms, and at once when the variant changes.
+/// The engine's process as the shell sees it: reported as often as [`super::Effect::Look`] says, and at once when the
+/// variant changes. One that is delivered after an [`Event::Done`] was sampled after that work had ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// No engine process. `clean` when it ended by a clean shutdown that we asked for.
@@ -167,6 +168,10 @@ pub enum Work {
     SetAside,
     /// Walsenders ended.
     EndWalsenders,
+    /// A changed upstream is in force: no receiver of another one runs any more.
+    Follow,
+    /// A changed `synchronous_standby_names` is in force: postmaster and checkpointer have taken it up.
+    SetSync,
 }
 
 /// How work ended.

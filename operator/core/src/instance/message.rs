@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::failover::{DirId, Lsn, MemberName, Position, Term};
+use crate::failover::{DirId, Lsn, Position, Record, Term};
+
+use super::effect::Version;
 
 /// What a member does at present, as it says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +46,7 @@ pub struct Heartbeat {
     /// Leader: the history of its timeline, so that a member that comes back knows whether it must rewind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<(Term, Lsn)>,
-    /// The sender's own address, so that peers find it after a reboot without the API server.
+    /// The sender's own address (its shell fills it in), so that peers find it after a reboot without the API server.
     pub address: Option<String>,
 }
 
@@ -68,14 +70,9 @@ pub struct SealAnswer {
 pub enum Message {
     /// I am here.
     Heartbeat(Heartbeat),
-    /// An election for `term` is open in the record (by `by`): read it, seal, answer.
-    Seal { term: Term, by: MemberName },
+    /// The record as the sender has just written it, so that peers need not wait for their watch. As good as a hint: a
+    /// higher term in it is believed (its sender is authenticated), any write based on it is conditional on `version`.
+    Record { record: Record, version: Version },
     /// The seal.
     Sealed(SealAnswer),
-    /// Please take over: the leader stopped cleanly at `end` for a switchover to the receiver.
-    HandOver {
-        term: Term,
-        end: Position,
-        system_identifier: u64,
-    },
 }

@@ -8,10 +8,26 @@ pub mod effect;
 pub mod event;
 pub mod machine;
 pub mod message;
+pub mod mutant;
 pub mod spec;
 pub mod timings;
 pub mod view;
 pub mod why;
+
+mod bootstrap;
+mod change;
+mod comeback;
+mod detector;
+mod election;
+mod endpoints;
+mod fence;
+mod heal;
+mod heartbeat;
+mod lead;
+mod peers;
+mod register;
+mod seal;
+mod switchover;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
 pub use event::{
@@ -20,10 +36,13 @@ pub use event::{
 };
 pub use machine::Instance;
 pub use message::{Heartbeat, Message, Role, SealAnswer};
+pub use mutant::Mutant;
 pub use spec::{Command, Durability, MemberSpec, SetSpec};
 pub use timings::Timings;
 pub use view::{State, View};
 pub use why::Why;
+
+use crate::failover::MemberName;
 
 /// Monotonic milliseconds since the agent's process started. Never compared with another machine's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

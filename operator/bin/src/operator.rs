@@ -1,0 +1,134 @@
+//! `holdfast operator`: health first, then leadership, then controllers. Losing leadership ends the process: whatever was
+//! being done is found again by the next leader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use holdfast_controllers::replica_set;
+use kube_lease_manager::LeaseManagerBuilder;
+use tokio_util::sync::CancellationToken;
+
+/// The operator's flags; each is also an environment variable, which the chart sets.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Image that brings the agent into members' Pods: this operator's own.
+    #[arg(long, env = "HOLDFAST_IMAGE")]
+    agent_image: String,
+    /// Watch only this namespace.
+    #[arg(long, env = "HOLDFAST_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    watch_namespace: Option<String>,
+    /// Namespace of the Lease by which operators elect their leader.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// This process in that election.
+    #[arg(long, env = "POD_NAME", default_value = "holdfast")]
+    identity: String,
+    /// Lifetime of members' certificates, for example 2160h; renewed after two thirds.
+    #[arg(long, env = "HOLDFAST_CERTIFICATE_LIFETIME", default_value = "2160h")]
+    certificate_lifetime: jiff::SignedDuration,
+    /// Lifetime of a replica set's certificate authority.
+    #[arg(long, env = "HOLDFAST_AUTHORITY_LIFETIME", default_value = "43800h")]
+    authority_lifetime: jiff::SignedDuration,
+    /// Port of /healthz, /readyz and /metrics.
+    #[arg(long, env = "HOLDFAST_HEALTH_PORT", default_value_t = 8080)]
+    health_port: u16,
+}
+
+/// A Lease not renewed for this long is free (seconds).
+const LEASE_DURATION: u64 = 15;
+/// Renewed this long before it would be free (seconds): also the clock skew between nodes that is tolerated.
+const LEASE_GRACE: u64 = 5;
+
+/// Runs until a signal or lost leadership.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let ready = Arc::new(AtomicBool::new(false));
+    let health = serve_health(options.health_port, ready.clone()).await?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
+    ready.store(true, Ordering::Relaxed);
+    let stop = CancellationToken::new();
+    tokio::spawn(signals(stop.clone()));
+
+    let manager = LeaseManagerBuilder::new(client.clone(), "holdfast-operator")
+        .with_namespace(&options.lease_namespace)
+        .with_identity(&options.identity)
+        .with_duration(LEASE_DURATION)
+        .with_grace(LEASE_GRACE)
+        .build()
+        .await
+        .context("preparing the operator's Lease")?;
+    let (mut leads, election) = manager.watch().await;
+    tracing::info!(identity = %options.identity, "waits to lead");
+    loop {
+        if *leads.borrow_and_update() {
+            break;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = leads.changed() => changed.context("the election ended")?,
+        }
+    }
+    tracing::info!(identity = %options.identity, version = env!("CARGO_PKG_VERSION"), "leads");
+
+    let settings = replica_set::Settings {
+        agent_image: options.agent_image,
+        namespace: options.watch_namespace.clone(),
+        certificate_lifetime: options.certificate_lifetime,
+        authority_lifetime: options.authority_lifetime,
+    };
+    let controllers = tokio::spawn(replica_set::run(client.clone(), settings, stop.clone()));
+    let lost = async {
+        while leads.changed().await.is_ok() {
+            if !*leads.borrow_and_update() {
+                break;
+            }
+        }
+    };
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = lost => Err(anyhow::anyhow!("leadership lost; another operator goes on")),
+        ended = controllers => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
+    };
+    stop.cancel();
+    drop(leads);
+    // The manager releases the Lease when its channel is closed, so that a successor need not wait for the time-out.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(3), election).await;
+    health.abort();
+    result
+}
+
+async fn signals(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("asked to stop");
+        stop.cancel();
+    }
+}
+
+async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let router = Router::new().route("/healthz", get(|| async { "ok" })).route(
+        "/readyz",
+        get(move || async move {
+            if ready.load(Ordering::Relaxed) {
+                (StatusCode::OK, "ok")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "no API")
+            }
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
+        .await
+        .with_context(|| format!("port {port}"))?;
+    Ok(tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    }))
+}

@@ -1,0 +1,244 @@
+//! `HAReplicaSet`: observe → decide → act → report.
+//!
+//! Members elect their leader themselves; this controller makes and removes members, says what is wanted (ConfigMap), keeps
+//! certificates and Services, and shows what it sees. It can be killed between any two steps: all it knows is in objects.
+
+mod act;
+mod certificates;
+mod commands;
+mod ensure;
+pub mod manifests;
+mod observe;
+mod stores;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use holdfast_api::HAReplicaSet;
+use holdfast_core::plan::{Decision, Reason};
+use holdfast_core::replica_set::{Plan, Problem, Why, decide, report};
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::{Applied, Backoffs, FIELD_MANAGER, Teller};
+use stores::Stores;
+
+/// What the operator's flags say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image that brings the agent into members' Pods: the operator's own.
+    pub agent_image: String,
+    /// Watch only this namespace; all where `None`.
+    pub namespace: Option<String>,
+    /// Lifetime of members' certificates; renewed after two thirds.
+    pub certificate_lifetime: jiff::SignedDuration,
+    /// Lifetime of a set's authority; its successor is trusted from two thirds on, and used from five sixths on.
+    pub authority_lifetime: jiff::SignedDuration,
+}
+
+/// Why a reconcile could not be finished. Tried again with back-off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or did not answer.
+    #[error("{what}: {source}")]
+    Kube {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+    /// A certificate could not be made.
+    #[error("certificates: {0}")]
+    Pki(#[from] holdfast_pki::PkiError),
+    /// A value could not be written as JSON.
+    #[error("json: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Names what failed.
+pub(crate) fn during(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Kube {
+        what,
+        source: Box::new(source),
+    }
+}
+
+pub(crate) struct Context {
+    client: Client,
+    settings: Settings,
+    stores: Stores,
+    applied: Arc<Applied>,
+    certificates: certificates::Cache,
+    backoffs: Backoffs,
+    teller: Teller,
+}
+
+/// Even when no event comes, every set is looked at this often: a missed event must not mean silence.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// Runs the controller until `stop`.
+pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
+    let applied = Arc::new(Applied::default());
+    let (stores, triggers) = Stores::start(&client, settings.namespace.as_deref(), &applied, &stop).await;
+    let api: Api<DeserializeGuard<HAReplicaSet>> = match &settings.namespace {
+        Some(ns) => Api::namespaced(client.clone(), ns),
+        None => Api::all(client.clone()),
+    };
+    let context = Arc::new(Context {
+        teller: Teller::new(client.clone(), "holdfast-operator"),
+        client,
+        settings,
+        stores,
+        applied,
+        certificates: certificates::Cache::default(),
+        backoffs: Backoffs::default(),
+    });
+    Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().concurrency(32).debounce(Duration::from_millis(50)))
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, on_error, context)
+        .for_each(|result| async move {
+            match result {
+                Ok((object, _)) => tracing::debug!(object = %object, "reconciled"),
+                Err(kube::runtime::controller::Error::ObjectNotFound(object)) => {
+                    tracing::debug!(%object, "gone");
+                }
+                Err(error) => tracing::warn!(%error, "reconcile failed"),
+            }
+        })
+        .await;
+}
+
+fn on_error(guard: Arc<DeserializeGuard<HAReplicaSet>>, error: &Error, ctx: Arc<Context>) -> Action {
+    let delay = ctx.backoffs.failed(&key(guard.meta()));
+    tracing::debug!(%error, ?delay, "tried again later");
+    Action::requeue(delay)
+}
+
+fn key(meta: &kube::core::ObjectMeta) -> String {
+    format!(
+        "{}/{}",
+        meta.namespace.as_deref().unwrap_or(""),
+        meta.name.as_deref().unwrap_or("")
+    )
+}
+
+async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let set = match &guard.0 {
+        Ok(set) => set,
+        Err(invalid) => {
+            // A poison object is reported and left alone; it must not stop the watch or its neighbours.
+            let problem = Problem {
+                field: "object".into(),
+                value: key(&invalid.metadata),
+                right: invalid.error.clone(),
+            };
+            tracing::warn!(object = %key(&invalid.metadata), error = %invalid.error, "object cannot be read");
+            ctx.teller
+                .tell(
+                    &reference(&invalid.metadata),
+                    "Read",
+                    &Why::SpecRefused(problem.to_string()),
+                )
+                .await;
+            return Ok(Action::await_change());
+        }
+    };
+    let now = jiff::Timestamp::now();
+    let old = set.status.clone().unwrap_or_default();
+    let plan = match Plan::check(&set.spec) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            ctx.teller
+                .tell(&reference(&set.metadata), "Check", &Why::SpecRefused(text))
+                .await;
+            write_status(
+                &ctx,
+                set,
+                report::refused(&old, set.meta().generation.unwrap_or(0), &problems, now),
+            )
+            .await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let view = observe::observe(&ctx, set, plan);
+    let decision = decide(&view);
+    let blocked = matches!(decision.why(), Why::Deleting)
+        || (matches!(decision.why(), Why::VolumesExist { .. }) && decision.steps().is_empty());
+    let mut next = RESYNC;
+    let mut ca_expires = old.ca_expires.clone();
+    if !blocked {
+        let kept = ensure::ensure(&ctx, set, &view, &decision, now).await?;
+        ca_expires = Some(kept.authority_expires.to_string());
+        next = next.min(until(now, kept.renew_at));
+        act::act(&ctx, set, &view, &decision).await?;
+    }
+    if !matches!(decision, Decision::Stay(Why::AsWanted)) {
+        tracing::info!(set = %key(set.meta()), reason = decision.why().reason(), "{}", decision.why());
+    }
+    ctx.teller
+        .tell(&reference(&set.metadata), "Reconcile", decision.why())
+        .await;
+    write_status(
+        &ctx,
+        set,
+        report::report(&view, &decision, &old.conditions, ca_expires, now),
+    )
+    .await?;
+    ctx.backoffs.succeeded(&key(set.meta()));
+    if let Decision::Wait { until: at, .. } = &decision {
+        next = next.min(until(now, *at));
+    }
+    Ok(Action::requeue(next))
+}
+
+fn until(now: jiff::Timestamp, at: jiff::Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now))
+        .unwrap_or(Duration::ZERO)
+        .max(Duration::from_secs(1))
+}
+
+fn reference(meta: &kube::core::ObjectMeta) -> k8s_openapi::api::core::v1::ObjectReference {
+    k8s_openapi::api::core::v1::ObjectReference {
+        api_version: Some(HAReplicaSet::api_version(&()).into_owned()),
+        kind: Some(HAReplicaSet::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        ..Default::default()
+    }
+}
+
+/// Writes the status only when it says something new.
+async fn write_status(
+    ctx: &Context,
+    set: &HAReplicaSet,
+    status: holdfast_api::HAReplicaSetStatus,
+) -> Result<(), Error> {
+    if set.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let api: Api<HAReplicaSet> = Api::namespaced(ctx.client.clone(), &set.namespace().unwrap_or_default());
+    let body = serde_json::json!({
+        "apiVersion": HAReplicaSet::api_version(&()), "kind": HAReplicaSet::kind(&()), "status": status,
+    });
+    match api
+        .patch_status(
+            &set.name_any(),
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(&body),
+        )
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(e)) if e.code == 404 => Ok(()),
+        Err(e) => Err(during("writing the status")(e)),
+    }
+}

@@ -1,0 +1,226 @@
+//! One complete view of a replica set from the caches. Whatever is written later carries a UID or resourceVersion, so a
+//! cache that lags can delay a step but not misdirect it.
+
+use std::collections::BTreeMap;
+
+use holdfast_api::HAReplicaSet;
+use holdfast_core::failover::{MemberName, Record};
+use holdfast_core::instance::{Command, SetSpec};
+use holdfast_core::replica_set::{MemberSeen, Plan, PodView, RecordView, SetView, VolumeView, plan::quantity_bytes};
+use holdfast_wire::{
+    Bootstrap, MEMBER_LABEL, MemberState, MemberStatus, Names, RECORD_ANNOTATION, SPEC_KEY, STATUS_ANNOTATION,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+
+use super::Context;
+use super::commands::CONSUMED;
+use super::manifests::{OWNER_UID, Owner, PodInput, TEMPLATE, template_hash};
+use super::stores::of_set;
+
+/// Assembles the view.
+pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
+    let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
+    let names = Names(&name);
+    let pods: BTreeMap<MemberName, PodView> = of_set(&ctx.stores.pods, &namespace, &name)
+        .iter()
+        .filter_map(|p| Some((member_of(p.labels())?, pod_view(p))))
+        .collect();
+    let volumes = of_set(&ctx.stores.claims, &namespace, &name)
+        .iter()
+        .filter_map(|c| Some((member_of(c.labels())?, volume_view(c))))
+        .collect();
+    let lease = ctx
+        .stores
+        .leases
+        .get(&ObjectRef::new(&names.lease()).within(&namespace));
+    let record = lease.map(|lease| RecordView {
+        owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        record: lease
+            .annotations()
+            .get(RECORD_ANNOTATION)
+            .and_then(|json| read_record(json)),
+    });
+    let wish = ctx.stores.wishes.get(&ObjectRef::new(&names.spec()).within(&namespace));
+    let resolved_image = resolved(set, &plan, &pods);
+    let template = input(ctx, set, &plan, template_hash).unwrap_or_default();
+    SetView {
+        uid: set.uid().unwrap_or_default(),
+        generation: set.metadata.generation.unwrap_or(0),
+        deleting: set.metadata.deletion_timestamp.is_some(),
+        command: wish.as_deref().and_then(current_command),
+        consumed_request: wish.as_deref().and_then(|w| w.annotations().get(CONSUMED).cloned()),
+        name,
+        plan,
+        resolved_image,
+        record,
+        volumes,
+        pods,
+        template,
+    }
+}
+
+/// Calls `f` with what Pods are made from.
+pub fn input<T>(ctx: &Context, set: &HAReplicaSet, plan: &Plan, f: impl FnOnce(&PodInput<'_>) -> T) -> Option<T> {
+    let owner = Owner::of(set);
+    let bootstrap = Bootstrap {
+        database: plan.initdb.database.clone(),
+        owner: plan.initdb.owner.clone(),
+        encoding: plan.initdb.encoding.clone(),
+        locale: plan.initdb.locale.clone(),
+        data_checksums: plan.initdb.data_checksums,
+    };
+    let engine = set.spec.engine.postgresql.as_ref()?;
+    Some(f(&PodInput {
+        owner: &owner,
+        spec: &set.spec,
+        engine,
+        bootstrap: &bootstrap,
+        agent_image: &ctx.settings.agent_image,
+    }))
+}
+
+fn read_record(json: &str) -> Option<Record> {
+    serde_json::from_str(json)
+        .inspect_err(|error| tracing::warn!(%error, "authority record cannot be read"))
+        .ok()
+}
+
+fn member_of(labels: &BTreeMap<String, String>) -> Option<MemberName> {
+    labels.get(MEMBER_LABEL).cloned().map(MemberName)
+}
+
+/// The request in force in the wish.
+fn current_command(wish: &ConfigMap) -> Option<Command> {
+    let json = wish.data.as_ref()?.get(SPEC_KEY)?;
+    serde_json::from_str::<SetSpec>(json).ok()?.command
+}
+
+fn volume_view(claim: &PersistentVolumeClaim) -> VolumeView {
+    let requested = claim
+        .spec
+        .as_ref()
+        .and_then(|s| s.resources.as_ref())
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get("storage"))
+        .and_then(|q| quantity_bytes(&q.0));
+    VolumeView {
+        owner_uid: claim.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+        requested_bytes: requested.unwrap_or(0),
+    }
+}
+
+fn pod_view(pod: &Pod) -> PodView {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.clone().unwrap_or_default();
+    let container: Option<ContainerStatus> = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|c| c.name == "postgresql")
+        .cloned();
+    let uid = pod.uid().unwrap_or_default();
+    let phase = status.phase.as_deref().unwrap_or("");
+    PodView {
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        ended: matches!(phase, "Failed" | "Succeeded"),
+        ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+        waiting: waiting(pod),
+        ip: status.pod_ip.clone(),
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        template: pod.annotations().get(TEMPLATE).cloned().unwrap_or_default(),
+        image_id: container.map(|c| c.image_id).filter(|id| id.contains("@sha256:")),
+        seen: pod
+            .annotations()
+            .get(STATUS_ANNOTATION)
+            .and_then(|json| seen(json, &uid)),
+        uid,
+    }
+}
+
+/// What Kubernetes waits for: scheduling, or the first container that cannot start.
+fn waiting(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+        .map(|c| {
+            format!(
+                "not scheduled: {}",
+                c.message
+                    .as_deref()
+                    .or(c.reason.as_deref())
+                    .unwrap_or("no reason given")
+            )
+        });
+    let stuck = || {
+        status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(status.container_statuses.iter().flatten())
+            .find_map(|c| {
+                let waiting = c.state.as_ref()?.waiting.as_ref()?;
+                let reason = waiting.reason.as_deref().unwrap_or("waiting");
+                // The two that every healthy start passes through say nothing to a person.
+                (!matches!(reason, "PodInitializing" | "ContainerCreating")).then(|| {
+                    format!(
+                        "container {}: {reason} {}",
+                        c.name,
+                        waiting.message.as_deref().unwrap_or("")
+                    )
+                    .trim_end()
+                    .to_owned()
+                })
+            })
+    };
+    unscheduled.or_else(stuck)
+}
+
+fn seen(json: &str, pod_uid: &str) -> Option<MemberSeen> {
+    let status: MemberStatus = serde_json::from_str(json)
+        .inspect_err(|error| tracing::warn!(%error, "member status cannot be read"))
+        .ok()
+        .filter(|s: &MemberStatus| s.pod_uid == pod_uid)?;
+    Some(MemberSeen {
+        role: status.role,
+        state: format!("{:?}", status.state),
+        reason: status.reason,
+        message: status.message,
+        term: status.term,
+        dir: status.dir,
+        position: status.position,
+        replayed: status.replayed,
+        lag_bytes: status.lag_bytes,
+        generation: status.spec_generation,
+        fit: matches!(status.state, MemberState::Serving | MemberState::Streaming),
+        pending_restart: status.pending_restart,
+        rejected: status
+            .rejected
+            .iter()
+            .map(|r| format!("{} = {:?}: {}", r.name, r.value, r.why))
+            .collect(),
+        version: status.engine_version,
+    })
+}
+
+/// The image with its digest. The first member runs what the user wrote; what the kubelet pulled for it is what all others
+/// run, so a tag that moves never gives members different software.
+fn resolved(set: &HAReplicaSet, plan: &Plan, pods: &BTreeMap<MemberName, PodView>) -> Option<String> {
+    if plan.image.contains("@sha256:") {
+        return Some(plan.image.clone());
+    }
+    let recorded = set.status.as_ref().and_then(|s| s.image.clone());
+    if let Some(image) = recorded.filter(|i| i.strip_prefix(&plan.image).is_some_and(|r| r.starts_with("@sha256:"))) {
+        return Some(image);
+    }
+    let digest = pods.values().filter(|p| !p.deleting).find_map(|p| {
+        let (_, digest) = p.image_id.as_deref()?.rsplit_once('@')?;
+        Some(digest.to_owned())
+    })?;
+    Some(format!("{}@{digest}", plan.image))
+}

@@ -1,0 +1,9 @@
+//! What every controller needs: back-off per object, Events, server-side apply that skips what is in force.
+
+mod apply;
+mod backoff;
+mod events;
+
+pub use apply::{Applied, FIELD_MANAGER};
+pub use backoff::Backoffs;
+pub use events::Teller;

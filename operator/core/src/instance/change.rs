@@ -1,0 +1,164 @@
+//! Changing the rule, in any direction, without a moment at which the record promises more than the engine does.
+//!
+//! Law: a rule stands alone in the record only once q members of its S have flushed past the point at which PostgreSQL had
+//! taken it up. Until then the record holds the wider of both.
+
+use std::collections::BTreeSet;
+
+use crate::failover::{DirId, Lsn, Record, Rule, rule};
+
+use super::Why;
+use super::effect::{Effect, SyncNames};
+use super::event::{PrimarySeen, Work, WorkResult};
+use super::machine::Instance;
+use super::mutant::Mutant;
+
+/// How far a change has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The record is being widened.
+    Widen,
+    /// The engine takes the setting up.
+    Set,
+    /// Walsenders that may still count by an older setting are being ended.
+    End,
+    /// Waits for a look at the engine from after that.
+    Point,
+    /// Waits for the flush past the point; then the record is narrowed.
+    Flush(Lsn),
+}
+
+/// A change of the rule under way.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    /// The rule to be.
+    pub to: Rule,
+    /// The rule in the record before it was widened.
+    pub from: Rule,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+impl Instance {
+    /// Keeps the rule as desired, in this order:
+    ///
+    /// 1. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
+    ///    every setting that may be in force.
+    /// 2. The record as desired, and no change under way: the engine's setting is made to be the record's.
+    /// 3. Nothing in force yet: first the record's own rule, so that service is not delayed.
+    /// 4. Otherwise the change goes on by its next stage.
+    pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
+        let Some(spec) = &self.spec else { return };
+        let desired = rule::desired(&record.rule, spec.durability, spec.copies, &self.able());
+        let aim = self.change.as_ref().map(|change| change.to.clone());
+        let settled = aim.as_ref().is_none_or(|to| *to == record.rule);
+        if desired == record.rule && settled {
+            self.change = None;
+            return self.set_sync(rule::sync_names(&record.rule));
+        }
+        if matches!(self.sync_in_force(), None | Some(SyncNames::Nobody)) && self.change.is_none() {
+            return self.set_sync(rule::sync_names(&record.rule));
+        }
+        self.wait(Why::RuleChanging);
+        if self.served.asked.is_some() {
+            return;
+        }
+        if aim.as_ref() != Some(&desired) {
+            self.change = Some(Change {
+                to: desired,
+                from: record.rule.clone(),
+                stage: Stage::Widen,
+            });
+        }
+        let Some(change) = self.change.clone() else { return };
+        match change.stage {
+            Stage::Widen => self.widen(record, &change),
+            Stage::Set if self.sync_in_force() == Some(&rule::sync_names(&change.to)) => self.end_old(&change),
+            Stage::Set => self.set_sync(rule::sync_names(&change.to)),
+            Stage::End => {}
+            // the point must be from after the change: what was said before it is too old
+            Stage::Point if self.stale => {}
+            Stage::Point => self.stage(Stage::Flush(seen.flushed.max(seen.inserted))),
+            Stage::Flush(point) => self.narrow(record, seen, &change.to, point),
+        }
+    }
+
+    fn stage(&mut self, stage: Stage) {
+        if let Some(change) = &mut self.change {
+            change.stage = stage;
+        }
+    }
+
+    fn widen(&mut self, record: &Record, change: &Change) {
+        let mut wide = rule::widen(&record.rule, &change.to);
+        if self.mutation.is(Mutant::NarrowsAtOnce) {
+            wide = change.to.clone();
+        }
+        if self.mutation.is(Mutant::SetsBeforeWidening) && self.sync_in_force() != Some(&rule::sync_names(&change.to)) {
+            return self.set_sync(rule::sync_names(&change.to));
+        }
+        if wide == record.rule {
+            return self.stage(Stage::Set);
+        }
+        self.write(Record {
+            rule: wide,
+            ..record.clone()
+        });
+    }
+
+    /// Ends the walsenders that may count by an older setting: of members that leave, and, when more must acknowledge than
+    /// before, of those that stay too (their view of the number cannot be seen from outside).
+    fn end_old(&mut self, change: &Change) {
+        let mut old: BTreeSet<DirId> = change.from.standbys.difference(&change.to.standbys).cloned().collect();
+        if change.to.quorum > change.from.quorum && change.from.quorum > 0 {
+            old.extend(change.from.standbys.iter().cloned());
+        }
+        if old.is_empty() || change.to.quorum == 0 || self.mutation.is(Mutant::LeavesWalsenders) {
+            return self.stage(Stage::Point);
+        }
+        self.stage(Stage::End);
+        self.out.push(Effect::EndWalsenders(old));
+    }
+
+    fn narrow(&mut self, record: &Record, seen: &PrimarySeen, to: &Rule, point: Lsn) {
+        let past = |r: &&super::ReplicaSeen| to.standbys.contains(&r.dir) && r.counts && r.flushed >= point;
+        let have = seen.replicas.iter().filter(past).count();
+        let need = usize::from(to.quorum);
+        if have < need && !self.mutation.is(Mutant::NarrowsBeforeFlush) {
+            return self.wait(Why::WaitsForStandbys { have, need });
+        }
+        self.write(Record {
+            rule: to.clone(),
+            ..record.clone()
+        });
+    }
+
+    /// Makes the engine's setting be this one.
+    pub(super) fn set_sync(&mut self, sync: SyncNames) {
+        if self.served.asked.is_none() && self.served.sync.as_ref() != Some(&sync) {
+            self.served.asked = Some(sync.clone());
+            self.out.push(Effect::SetSync(sync));
+        }
+    }
+
+    /// A setting is in force, or walsenders are gone.
+    pub(super) fn on_changed(&mut self, work: Work, result: &WorkResult) {
+        let ok = matches!(result, WorkResult::Ok { .. });
+        let ending = self.change.as_ref().is_some_and(|change| change.stage == Stage::End);
+        match work {
+            Work::SetSync => {
+                let asked = self.served.asked.take();
+                if ok && asked.is_some() {
+                    self.served.sync = asked;
+                } else if asked.is_some() {
+                    // which one is in force is not known: ask again
+                    self.served.sync = None;
+                }
+            }
+            Work::EndWalsenders if ok && ending => self.stage(Stage::Point),
+            Work::EndWalsenders if !ending => {}
+            Work::EndWalsenders => self.stage(Stage::Set),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Following a leader: directly where the log allows, else by rewind, else by a clone.
+
+use crate::failover::{Lsn, Phase, Position, Record, Term, position};
+
+use super::effect::{Effect, HowToStop, StartAs, Upstream};
+use super::event::{Engine, StandbySeen, Work};
+use super::heal::Rung;
+use super::machine::{Instance, Run};
+use super::message::{Heartbeat, Role};
+use super::mutant::Mutant;
+use super::{MemberName, Why};
+
+impl Instance {
+    /// Follows the record's leader, in this order:
+    ///
+    /// 1. A running primary is stopped: it leads no more.
+    /// 2. Whether the leader is still there.
+    /// 3. One work at a time.
+    /// 4. A half-made directory is made again; an empty volume is cloned.
+    /// 5. By what the engine is: start what is down, attach a standby.
+    pub(super) fn follow(&mut self, record: &Record) {
+        self.role = Role::Replica;
+        self.hand = None;
+        if self.run == Run::Primary {
+            return self.fence(&format!("{} leads term {}", record.leader, record.term));
+        }
+        self.lead = None;
+        self.watch_leader(record);
+        if self.busy.is_some() {
+            self.role = Role::Preparing;
+            return;
+        }
+        if self.persisting.is_some() || self.restart_if_asked(record) {
+            return;
+        }
+        self.wait(Why::Following {
+            leader: record.leader.clone(),
+            term: record.term,
+        });
+        if self.disk.half && self.heal.fresh == Some(record.term) {
+            return self.settle_fresh(record);
+        }
+        if !self.whole() || self.foreign(record) {
+            self.role = Role::Preparing;
+            return self.clone_from(record);
+        }
+        match self.engine.clone() {
+            Engine::Down { .. } => self.start_standby(record),
+            Engine::Starting => {}
+            Engine::Silent => self.heal_silent(),
+            Engine::Primary(_) => self.stop(HowToStop::Fence {
+                kill_after_ms: self.timings.kill_after,
+            }),
+            Engine::Standby(seen) => self.attach(record, &seen),
+        }
+    }
+
+    /// The leader's last word, once its engine writes the record's term.
+    fn leader_speaks(&self, record: &Record) -> Option<&Heartbeat> {
+        let peer = self.peers.of.get(&record.leader)?;
+        let leads = matches!(peer.last.role, Role::Leader | Role::Candidate);
+        let writes = peer.last.position.term == record.term && peer.last.term == record.term;
+        (leads && writes && self.live(&record.leader)).then_some(&peer.last)
+    }
+
+    fn upstream(&self, record: &Record) -> Option<Upstream> {
+        let address = self.address(&record.leader)?;
+        Some(Upstream {
+            member: record.leader.clone(),
+            term: record.term,
+            address,
+        })
+    }
+
+    /// A directory of another database system than the record's.
+    fn foreign(&self, record: &Record) -> bool {
+        let own = self.volume.as_ref().and_then(|volume| volume.system_identifier);
+        matches!((own, record.system_identifier), (Some(own), Some(set)) if own != set)
+    }
+
+    fn start_standby(&mut self, record: &Record) {
+        if record.phase == Phase::Leading {
+            match self.heal.rung() {
+                Rung::Restart => {}
+                Rung::Rewind => return self.rewind(record),
+                Rung::Clone => return self.clone_from(record),
+            }
+        }
+        let same = self.disk.following == Some(record.term) && self.disk.sealed.is_none();
+        let upstream = if same { self.upstream(record) } else { None };
+        self.start(StartAs::Standby { upstream });
+    }
+
+    /// A directory just cloned or rewound is half until its engine has become consistent.
+    fn settle_fresh(&mut self, record: &Record) {
+        self.role = Role::Preparing;
+        match &self.engine {
+            Engine::Down { .. } if self.heal.rung() != Rung::Restart => self.heal.fresh = None,
+            Engine::Down { .. } => {
+                let upstream = self.upstream(record);
+                self.start(StartAs::Standby { upstream });
+            }
+            Engine::Standby(_) => self.persist(|disk| disk.half = false),
+            _ => {}
+        }
+    }
+
+    /// Whether a fresh directory has become consistent, whoever leads now.
+    pub(super) fn fresh_is_consistent(&self) -> bool {
+        self.heal.fresh.is_some() && matches!(self.engine, Engine::Standby(_))
+    }
+
+    /// Attaches a running standby, in this order:
+    ///
+    /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound.
+    /// 2. It must first follow nobody, so that its position is certain.
+    /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows.
+    /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
+    fn attach(&mut self, record: &Record, seen: &StandbySeen) {
+        let Run::Standby { upstream: now } = self.run.clone() else {
+            return;
+        };
+        if self.disk.following == Some(record.term) && self.disk.sealed.is_none() {
+            if let (Some(why), true) = (&seen.diverged, record.phase == Phase::Leading) {
+                self.wait(Why::WorkFailed {
+                    what: "following",
+                    why: why.clone(),
+                });
+                return self.rewind(record);
+            }
+            let wanted = self.upstream(record);
+            if wanted.is_some() && wanted != now && !self.following {
+                self.set_upstream(wanted);
+            }
+            return;
+        }
+        if now.is_some() {
+            return self.set_upstream(None);
+        }
+        if self.following || seen.receiving {
+            return;
+        }
+        let Some(history) = self.leader_speaks(record).map(|beat| beat.history.clone()) else {
+            return;
+        };
+        let own = self.position();
+        if position::on_history(own, record.term, &history) {
+            let term = record.term;
+            return self.persist(|disk| {
+                disk.term = disk.term.max(term);
+                disk.sealed = None;
+                disk.base = own;
+                disk.following = Some(term);
+            });
+        }
+        if record.phase == Phase::Leading || self.mutation.is(Mutant::RewindsWhilePromoting) {
+            self.rewind(record);
+        }
+    }
+
+    /// Rewinds to the leader's log: stop, mark the directory half, rewind.
+    fn rewind(&mut self, record: &Record) {
+        if self.run != Run::Down {
+            return self.stop(HowToStop::Clean);
+        }
+        let (Some(_), Some(to)) = (self.leader_speaks(record), self.upstream(record)) else {
+            return;
+        };
+        if !self.heal.ready(self.now) {
+            return;
+        }
+        self.wait(Why::Rewinding {
+            to: record.leader.clone(),
+        });
+        if !self.disk.half {
+            let (term, keeps) = (record.term, self.mutation.is(Mutant::RewoundLeaderProves));
+            self.heal.rewinds = true;
+            return self.persist(|disk| {
+                disk.term = disk.term.max(term);
+                disk.half = true;
+                disk.sealed = None;
+                disk.led = disk.led.filter(|_| keeps);
+            });
+        }
+        self.heal.making = Some(record.term);
+        self.busy = Some(Work::Rewind);
+        self.out.push(Effect::Rewind { to });
+    }
+
+    /// Clones, in this order:
+    ///
+    /// 1. The directory was marked half for a rewind that has not begun: rewind.
+    /// 2. Not before the leader writes its term; over a whole directory, not before it is `Leading`.
+    /// 3. A directory that once led might hold the only copy of something: it is set aside, not removed.
+    /// 4. The old identity is given up before the copy begins.
+    fn clone_from(&mut self, record: &Record) {
+        if self.disk.half && self.heal.rewinds {
+            self.heal.rewinds = false;
+            return self.rewind(record);
+        }
+        if self.run != Run::Down {
+            return self.stop(HowToStop::Clean);
+        }
+        if self.leader_speaks(record).is_none() || !self.heal.ready(self.now) {
+            return;
+        }
+        let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
+        if whole && record.phase != Phase::Leading {
+            return;
+        }
+        let Some(from) = self.source(record) else { return };
+        self.wait(Why::Cloning {
+            from: from.member.clone(),
+        });
+        if whole && (self.disk.led.is_some() || self.foreign(record)) {
+            let why = format!(
+                "{} leads term {}, and this directory cannot follow",
+                record.leader, record.term
+            );
+            self.busy = Some(Work::SetAside);
+            self.out.push(Effect::SetAside { why });
+            return;
+        }
+        let blank = self.disk.dir.is_none() && self.disk.half;
+        if !blank {
+            let term = record.term;
+            return self.persist(|disk| {
+                disk.term = disk.term.max(term);
+                disk.dir = None;
+                disk.sealed = None;
+                disk.base = Position::default();
+                disk.following = None;
+                disk.led = None;
+                disk.half = true;
+            });
+        }
+        self.heal.making = Some(record.term);
+        self.busy = Some(Work::Clone);
+        self.out.push(Effect::Clone { from });
+    }
+
+    /// Where to copy from: a healthy standby that holds log of this term rather than the leader, by turns with it.
+    fn source(&self, record: &Record) -> Option<Upstream> {
+        let fit = |(name, peer): &(&MemberName, &super::peers::Peer)| {
+            let replica =
+                peer.last.role == Role::Replica && peer.last.healthy && peer.last.position.term == record.term;
+            replica && self.live(name)
+        };
+        let standby = self.peers.of.iter().find(fit).map(|(name, _)| name.clone());
+        let member = standby.filter(|_| self.heal.tries.is_multiple_of(2));
+        let Some(member) = member else {
+            return self.upstream(record);
+        };
+        let address = self.address(&member)?;
+        Some(Upstream {
+            member,
+            term: record.term,
+            address,
+        })
+    }
+
+    /// A directory was made: by initdb, clone or rewind. What it will follow is written down before it takes any log.
+    pub(super) fn made(&mut self, work: Work) {
+        let Some(term) = self.heal.making.take() else { return };
+        let initdb = work == Work::Initdb;
+        let mut dir = self.disk.dir.clone();
+        if self.mutation.is(Mutant::IdentityIsPod) {
+            dir = Some(super::super::failover::DirId(self.me.0.clone()));
+        }
+        self.heal.fresh = (!initdb).then_some(term);
+        self.persist(|disk| {
+            disk.dir = dir;
+            disk.term = disk.term.max(term);
+            disk.sealed = None;
+            disk.base = Position {
+                term: Term(0),
+                lsn: Lsn(0),
+            };
+            disk.following = Some(term);
+            disk.led = initdb.then_some(term).or(disk.led);
+            disk.half = !initdb;
+        });
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether the leader is lost, and whether it is this member's turn to say so.
+
+use crate::failover::{Phase, Record};
+
+use super::event::Engine;
+use super::machine::Instance;
+use super::message::Role;
+use super::{Moment, Why};
+
+impl Instance {
+    /// When this process began to know anything.
+    pub(super) fn started_at(&self) -> Moment {
+        self.beat.started.unwrap_or(self.now)
+    }
+
+    /// Whether this member hears a healthy leader of the record's term.
+    pub(super) fn hears_leader(&self) -> bool {
+        let Some(record) = self.record() else { return false };
+        if record.phase == Phase::Sealing || self.called > record.term {
+            return false;
+        }
+        if record.leader == self.me {
+            return matches!(self.role, Role::Leader | Role::Candidate);
+        }
+        let led = self.peers.of.get(&record.leader).and_then(|peer| peer.led);
+        let heard = led.is_some_and(|(term, at)| term == record.term && self.now.since(at) <= self.timings.detect);
+        heard && !self.leader_says_dead(record)
+    }
+
+    /// The leader's own agent says that its engine is down: nobody waits for a time-out.
+    fn leader_says_dead(&self, record: &Record) -> bool {
+        self.peers.of.get(&record.leader).is_some_and(|peer| {
+            let since = peer.heard >= self.watch_since && self.now.since(peer.heard) <= self.timings.detect;
+            since && !peer.last.healthy && !matches!(peer.last.role, Role::Leader | Role::Candidate)
+        })
+    }
+
+    /// Opens an election if the leader is lost, in this order:
+    ///
+    /// 1. It says itself that its engine is down, or was not heard healthy for the time of detection.
+    /// 2. Only a member that could itself be sealed opens one, and only when those heard lately could prove it.
+    /// 3. While a peer says that it hears the leader, one cut link is the likelier reason (unless the leader itself said so).
+    /// 4. Members take turns, so that two seldom open at once; if they do, one write wins.
+    pub(super) fn watch_leader(&mut self, record: &Record) {
+        let dead = self.leader_says_dead(record);
+        let led = self
+            .peers
+            .of
+            .get(&record.leader)
+            .and_then(|peer| peer.led)
+            .filter(|(t, _)| *t == record.term);
+        let last = led.map_or(self.watch_since, |(_, at)| at.max(self.watch_since));
+        let silent = self.now.since(last) > self.timings.detect;
+        if !dead && !silent {
+            self.lost_since = None;
+            return;
+        }
+        let since = *self.lost_since.get_or_insert(self.now);
+        let able = self.whole() && matches!(self.engine, Engine::Standby(_)) && self.shutdown.is_none();
+        if !able || !self.could_prove(record) {
+            return;
+        }
+        let heard_by = |(name, peer): (&crate::failover::MemberName, &super::peers::Peer)| {
+            *name != record.leader && self.live(name) && peer.last.hears_leader && peer.last.term == record.term
+        };
+        if !dead && self.peers.of.iter().any(heard_by) {
+            return;
+        }
+        if self.now.since(since) < self.turn(record) {
+            return;
+        }
+        if self.open(record, self.me.clone(), None) {
+            self.wait(Why::ElectionOpened {
+                term: record.term.next(),
+                leader: record.leader.clone(),
+            });
+        }
+    }
+
+    /// How long this member lets others go first.
+    fn turn(&self, record: &Record) -> u64 {
+        let others = self
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.members)
+            .filter(|m| m.name != record.leader);
+        let place = others.take_while(|m| m.name != self.me).count();
+        let jitter = self.seed.checked_rem(self.timings.stagger / 4).unwrap_or(0);
+        let place = u64::try_from(place).unwrap_or(0);
+        if place == 0 {
+            0
+        } else {
+            self.timings.stagger.saturating_mul(place).saturating_add(jitter)
+        }
+    }
+}

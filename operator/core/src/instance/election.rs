@@ -1,0 +1,184 @@
+//! Opening an election, and being elected.
+
+use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, proof};
+
+use super::machine::Instance;
+use super::message::Role;
+use super::mutant::Mutant;
+use super::spec::{Command, Durability};
+use super::{Why, effect::StartAs};
+
+impl Instance {
+    /// Opens an election: the next term, the rule kept. From the moment of the write the old term is dead.
+    pub(super) fn open(&mut self, record: &Record, prefer: MemberName, command: Option<String>) -> bool {
+        let next = Record {
+            term: record.term.next(),
+            phase: Phase::Sealing,
+            leader: prefer,
+            rule: record.rule.clone(),
+            system_identifier: record.system_identifier,
+            last_command: command.or_else(|| record.last_command.clone()),
+        };
+        next.term > record.term && self.write(next)
+    }
+
+    /// Takes the election if it is this member's to take, in this order:
+    ///
+    /// 1. No proof, no election; say whose return would prove.
+    /// 2. A live member that is further ahead, or preferred among equals, goes first.
+    /// 3. The conditional write decides.
+    pub(super) fn elect(&mut self, record: &Record) {
+        let term = record.term;
+        let seals = self.seals_of(term);
+        let (lost, command) = self.given_up(record);
+        let rule = self.rule_to_prove(&record.rule);
+        let election = Election {
+            rule: &rule,
+            seals: &seals,
+            prefer: &record.leader,
+            lost: &lost,
+        };
+        let live = |m: &MemberName| {
+            let heard = self
+                .seals
+                .get(m)
+                .is_some_and(|(_, at)| self.now.since(*at) <= self.timings.live);
+            heard && !self.mutation.is(Mutant::ElectsBehind)
+        };
+        let proved = election.proves_for(&self.me)
+            || (self.mutation.is(Mutant::ElectsBehind) && proof::proves(&rule, seals.values(), &lost))
+            || (self.mutation.is(Mutant::LsnOnly) && election.proves_for(&self.me))
+            || self.async_allows(record);
+        if !proved {
+            let missing = election.missing();
+            let needs = missing.iter().map(|dir| self.member_of(dir)).collect();
+            return self.wait(Why::ProofImpossible { needs });
+        }
+        if !election.ranks_first(&self.me, live) || self.leaves_election_to_target() {
+            return;
+        }
+        let rule = if self.mutation.is(Mutant::ForgetsOldRule) {
+            Rule {
+                leader: self.disk.dir.clone(),
+                ..Rule::default()
+            }
+        } else {
+            record.rule.clone()
+        };
+        let elected = Record {
+            term,
+            phase: Phase::Promoting,
+            leader: self.me.clone(),
+            rule,
+            system_identifier: record.system_identifier,
+            last_command: command.or_else(|| record.last_command.clone()),
+        };
+        self.write(elected);
+    }
+
+    /// The directories that a person has given up by a command not carried out yet.
+    pub(super) fn given_up(&self, record: &Record) -> (Vec<DirId>, Option<String>) {
+        match self.spec.as_ref().and_then(|spec| spec.command.as_ref()) {
+            Some(Command::FailoverAcceptingLoss { id, without }) if record.last_command.as_ref() != Some(id) => {
+                (without.clone(), Some(id.clone()))
+            }
+            _ => (Vec::new(), None),
+        }
+    }
+
+    fn rule_to_prove(&self, rule: &Rule) -> Rule {
+        let mut rule = rule.clone();
+        if self.mutation.is(Mutant::ProofOffByOne) {
+            rule.quorum = rule.quorum.saturating_add(1);
+        }
+        if self.mutation.is(Mutant::StrangersCount) {
+            let size = rule.standbys.len();
+            let strangers = self.seals.values().map(|(seal, _)| seal.dir.clone());
+            let counted: Vec<DirId> = strangers
+                .filter(|dir| !rule.standbys.contains(dir))
+                .take(size)
+                .collect();
+            for dir in counted {
+                rule.standbys.pop_last();
+                rule.standbys.insert(dir);
+            }
+        }
+        rule
+    }
+
+    /// `Async` has no quorum that could prove. A member may be elected, in this order:
+    ///
+    /// 1. Only while the wish is `Async` and the rule in force acknowledged alone.
+    /// 2. Only once the old leader is known dead: it has been heard in this term (it knows, and serves no more), or nothing
+    ///    was heard of it for the time of its lease.
+    /// 3. Only within `maximum_lag_bytes` of where it was last heard to be; never heard means not known.
+    pub(super) fn async_allows(&self, record: &Record) -> bool {
+        let Some(spec) = &self.spec else { return false };
+        let Some(old) = &record.rule.leader else { return false };
+        if spec.durability != Durability::Async || record.rule.quorum != 0 {
+            return false;
+        }
+        let leader = self.member_of(old);
+        let peer = self.peers.of.get(&leader);
+        let knows = peer.is_some_and(|p| p.last.term >= record.term && p.last.role != Role::Leader);
+        let silent = self
+            .now
+            .since(peer.map_or(self.watch_since, |p| p.heard).max(self.started_at()))
+            > self.timings.lease;
+        if !(knows || silent || self.mutation.is(Mutant::AsyncWithoutLease)) {
+            return false;
+        }
+        let Some((_, far)) = self.peers.farthest else {
+            return false;
+        };
+        let behind = far.0.saturating_sub(self.position().lsn.0);
+        behind <= spec.maximum_lag_bytes || self.mutation.is(Mutant::AsyncWithoutBound)
+    }
+
+    /// Whether the members heard lately could prove an election: if not, to open one would only end a term.
+    pub(super) fn could_prove(&self, record: &Record) -> bool {
+        let (lost, _) = self.given_up(record);
+        let mine = self.disk.dir.iter().cloned();
+        let theirs = self
+            .peers
+            .of
+            .iter()
+            .filter(|(m, _)| self.live(m))
+            .filter_map(|(_, p)| p.last.dir.clone());
+        let seals: Vec<Seal> = mine
+            .chain(theirs)
+            .map(|dir| Seal {
+                dir,
+                position: Default::default(),
+                led: Some(record.term),
+            })
+            .collect();
+        let own_async =
+            self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
+        proof::proves(&self.rule_to_prove(&record.rule), &seals, &lost) || (own_async && record.rule.leader.is_some())
+    }
+
+    /// Mutation only: goes on as before a restart, without reading the record.
+    pub(super) fn resume_by_disk(&mut self) {
+        let Some(term) = self.disk.following.filter(|t| self.disk.led != Some(*t)) else {
+            return;
+        };
+        let upstream = self
+            .peers
+            .of
+            .iter()
+            .find(|(_, p)| p.last.term == term && p.last.role == Role::Leader);
+        let Some((member, peer)) = upstream else { return };
+        let address = peer.last.address.clone().unwrap_or_default();
+        let upstream = super::Upstream {
+            member: member.clone(),
+            term,
+            address,
+        };
+        if matches!(self.engine, super::Engine::Down { .. }) && self.whole() {
+            self.start(StartAs::Standby {
+                upstream: Some(upstream),
+            });
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Stopping this member's own engine, because it may be a leader no more.
+
+use super::Why;
+use super::effect::HowToStop;
+use super::machine::{Instance, Run};
+use super::message::Role;
+use super::mutant::Mutant;
+
+impl Instance {
+    /// Stops the engine at once: immediate shutdown, then SIGKILL by a deadline. Asked again if it has not stopped by then.
+    pub(super) fn fence(&mut self, because: &str) {
+        self.role = Role::Stopped;
+        let again = self.timings.kill_after.saturating_mul(2);
+        if self.served.fencing.is_some_and(|at| self.now.since(at) < again) {
+            return;
+        }
+        self.wait(Why::Fenced {
+            because: because.to_owned(),
+        });
+        self.served.fencing = Some(self.now);
+        self.stop(HowToStop::Fence {
+            kill_after_ms: self.timings.kill_after,
+        });
+    }
+
+    /// Whether this member has reached neither the record nor a majority of members for the fence time.
+    pub(super) fn cut_off(&self) -> bool {
+        let time = self.timings.fence;
+        let api = self.register.contact.is_some_and(|at| self.now.since(at) <= time);
+        !api && !self.majority_within(time)
+    }
+
+    /// Whether a majority of members has not been heard lately: the record is then read more often.
+    pub(super) fn isolated(&self) -> bool {
+        !self.majority_within(self.timings.detect)
+    }
+
+    /// Fences a leader, in this order:
+    ///
+    /// 1. Only one whose engine runs as a primary, or is starting to.
+    /// 2. One that reaches the record goes on: it will learn there if its term is over.
+    /// 3. One that reaches a majority of members goes on: no election could pass them by.
+    pub(super) fn fence_if_due(&mut self) -> bool {
+        if self.run != Run::Primary || self.served.fencing.is_some() {
+            return self.run == Run::Primary && self.served.fencing.is_some() && self.fence_again();
+        }
+        let long = self
+            .lead
+            .as_ref()
+            .is_some_and(|lead| self.now.since(lead.since) > self.timings.fence);
+        if !long || !self.cut_off() || self.mutation.is(Mutant::NoFence) {
+            return false;
+        }
+        self.fence("it reaches neither the API server nor a majority of members");
+        true
+    }
+
+    fn fence_again(&mut self) -> bool {
+        self.fence("it is being stopped");
+        true
+    }
+
+    /// A member fenced by a person is kept down.
+    pub(super) fn fenced_by_hand(&mut self) -> bool {
+        if !self.my_spec().is_some_and(|m| m.fenced) {
+            return false;
+        }
+        self.wait(Why::FencedByHand);
+        self.role = Role::Stopped;
+        self.hand = None;
+        if self.run != Run::Down {
+            self.fence("a person has fenced it");
+            self.wait(Why::FencedByHand);
+        }
+        true
+    }
+}

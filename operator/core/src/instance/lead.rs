@@ -1,0 +1,298 @@
+//! Leading: promotion, serving, and coming back in place after a crash.
+
+use std::collections::BTreeSet;
+
+use crate::failover::{DirId, Lsn, Phase, Record, Rule, Term, rule};
+
+use super::effect::{Effect, HowToStop, StartAs, SyncNames};
+use super::event::{Engine, PrimarySeen, Work};
+use super::machine::Instance;
+use super::message::Role;
+use super::mutant::Mutant;
+use super::spec::Durability;
+use super::{Moment, Why};
+
+/// A primary that runs.
+#[derive(Clone, Debug)]
+pub(super) struct Lead {
+    /// The term that it writes.
+    pub term: Term,
+    /// Since when it answers.
+    pub since: Moment,
+    /// The end of its log when it began to answer: nobody is served before the rule's quorum has flushed this far.
+    pub point: Lsn,
+    /// That has happened.
+    pub backed: bool,
+    /// Standbys that could acknowledge, and when each was last seen to.
+    pub able: std::collections::BTreeMap<DirId, Moment>,
+}
+
+impl Instance {
+    /// The leader's duties, in this order:
+    ///
+    /// 1. The first member makes the first directory, once.
+    /// 2. The rule names a directory: a member that has lost it cannot lead, and lets others elect.
+    /// 3. A hand-over in progress goes on.
+    /// 4. One work at a time.
+    /// 5. By what the engine is: promote a standby that was elected, start what is down, serve as a primary.
+    pub(super) fn lead(&mut self, record: &Record) {
+        let promoting = record.phase == Phase::Promoting;
+        self.role = if promoting { Role::Candidate } else { Role::Leader };
+        if record.rule.leader.is_none() && self.bootstraps(record) {
+            return;
+        }
+        if !self.whole() || (!promoting && record.rule.leader != self.disk.dir) {
+            return self.give_up(record);
+        }
+        if self.hand.is_some() {
+            return self.hand_over(record);
+        }
+        if self.busy.is_some() {
+            if self.busy != Some(Work::Promote) && !promoting {
+                self.role = Role::Stopped;
+            }
+            return;
+        }
+        match self.engine.clone() {
+            Engine::Down { .. } => self.restart_in_place(record),
+            Engine::Standby(_) if promoting => self.promote(record),
+            // it was sealed for a term that nobody won; its log is still its own
+            Engine::Standby(_) => self.stop(HowToStop::Clean),
+            Engine::Starting => self.role = if promoting { Role::Candidate } else { Role::Stopped },
+            Engine::Silent => self.heal_silent(),
+            Engine::Primary(seen) => self.serve(record, &seen),
+        }
+    }
+
+    /// A leader without its directory, or whose promotion failed, ends its own term.
+    pub(super) fn give_up(&mut self, record: &Record) {
+        self.role = Role::Preparing;
+        if record.rule.leader.is_none() {
+            return self.wait(Why::FirstVolumeLost);
+        }
+        let needs = record.rule.standbys.iter().map(|dir| self.member_of(dir)).collect();
+        self.wait(Why::ProofImpossible { needs });
+        if self.could_prove(record) {
+            self.open(record, self.me.clone(), None);
+        }
+    }
+
+    /// Promotes, in this order: what this directory becomes is durable first (`led`, and where the new term's part of the
+    /// log begins), then the engine is promoted; a promotion that failed is another election's matter.
+    fn promote(&mut self, record: &Record) {
+        self.wait(Why::Promoting { term: record.term });
+        if self.served.promotion_failed == Some(record.term) {
+            return self.give_up_promotion(record);
+        }
+        if self.disk.led != Some(record.term) {
+            let (term, base) = (record.term, self.position());
+            return self.persist(|disk| {
+                disk.term = disk.term.max(term);
+                disk.sealed = None;
+                disk.base = base;
+                disk.following = Some(term);
+                disk.led = Some(term);
+            });
+        }
+        self.served.sync = Some(SyncNames::Nobody);
+        self.busy = Some(Work::Promote);
+        self.out.push(Effect::Promote { term: record.term });
+    }
+
+    fn give_up_promotion(&mut self, record: &Record) {
+        self.role = Role::Stopped;
+        if self.could_prove(record) {
+            self.open(record, self.me.clone(), None);
+        }
+    }
+
+    /// A leader whose engine is down starts it again, its gate closed, while its peers, who have been told, may elect:
+    /// whichever comes first is decided by the record. A candidate that went down before its promotion is known to be
+    /// complete does not try again under the same term.
+    fn restart_in_place(&mut self, record: &Record) {
+        let control = self.volume.as_ref().and_then(|volume| volume.control);
+        let complete = self.served.promoted == Some(record.term) || control.is_some_and(|c| c.term == record.term);
+        if record.phase == Phase::Promoting {
+            if !complete {
+                return self.give_up_promotion(record);
+            }
+            return self.start(StartAs::Primary {
+                sync: SyncNames::Nobody,
+            });
+        }
+        self.role = Role::Stopped;
+        if self.cut_off() {
+            return self.wait(Why::Fenced {
+                because: "it reaches neither the API server nor a majority of members".into(),
+            });
+        }
+        self.start(StartAs::Primary {
+            sync: rule::sync_names(&record.rule),
+        });
+    }
+
+    /// A running primary of its term, in this order:
+    ///
+    /// 1. One that writes another term than the record's is stopped.
+    /// 2. While promoting: the record becomes `Leading` once enough standbys have flushed past the promotion point.
+    /// 3. While leading: the rule is kept or changed, then the gate, the traffic and the slots are kept.
+    fn serve(&mut self, record: &Record, seen: &PrimarySeen) {
+        if seen.term != record.term {
+            self.fence("its engine writes another term");
+            return;
+        }
+        self.note_lead(seen);
+        self.note_able(seen);
+        self.keep_slots();
+        if record.phase == Phase::Promoting {
+            return self.finish_promotion(record, seen);
+        }
+        self.role = Role::Leader;
+        self.wait(Why::Leading { term: record.term });
+        self.keep_rule(record, seen);
+        self.keep_gate(record, seen);
+        self.keep_endpoints(seen);
+        self.renew(record);
+        self.start_hand_over(record, seen);
+    }
+
+    fn note_lead(&mut self, seen: &PrimarySeen) {
+        if self.lead.as_ref().is_none_or(|lead| lead.term != seen.term) {
+            self.lead = Some(Lead {
+                term: seen.term,
+                since: self.now,
+                point: seen.flushed,
+                backed: false,
+                able: Default::default(),
+            });
+        }
+    }
+
+    /// Remembers which standbys could acknowledge: streaming, their member heard lately and not on its way out.
+    pub(super) fn note_able(&mut self, seen: &PrimarySeen) {
+        let mut able = Vec::new();
+        for replica in seen.replicas.iter().filter(|replica| replica.streaming) {
+            let member = self.member_of(&replica.dir);
+            let wanted = self
+                .spec
+                .iter()
+                .flat_map(|s| &s.members)
+                .any(|m| m.name == member && !m.leaving && !m.fenced);
+            let same = self
+                .peers
+                .of
+                .get(&member)
+                .is_some_and(|peer| peer.last.dir.as_ref() == Some(&replica.dir));
+            if wanted && same && self.live(&member) {
+                able.push(replica.dir.clone());
+            }
+        }
+        let (now, lost) = (self.now, self.timings.standby_lost);
+        if let Some(lead) = &mut self.lead {
+            lead.able.extend(able.into_iter().map(|dir| (dir, now)));
+            lead.able.retain(|_, at| now.since(*at) <= lost);
+        }
+    }
+
+    /// The standbys that could acknowledge lately.
+    pub(super) fn able(&self) -> BTreeSet<DirId> {
+        self.lead.iter().flat_map(|lead| lead.able.keys().cloned()).collect()
+    }
+
+    fn finish_promotion(&mut self, record: &Record, seen: &PrimarySeen) {
+        self.wait(Why::Promoting { term: record.term });
+        let (Some(lead), Some(spec), Some(dir)) = (&self.lead, &self.spec, self.disk.dir.clone()) else {
+            return;
+        };
+        let skips = self.mutation.is(Mutant::LeadsAtOnce);
+        let flushed = seen
+            .replicas
+            .iter()
+            .filter(|r| r.flushed >= lead.point || skips)
+            .map(|r| r.dir.clone());
+        let flushed: BTreeSet<DirId> = flushed.collect();
+        let able: BTreeSet<DirId> = self.able().intersection(&flushed).cloned().collect();
+        let need = match spec.durability {
+            Durability::Async => 0,
+            _ => usize::from(spec.copies.saturating_sub(1)),
+        };
+        let patient = spec.durability == Durability::Quorum || self.now.since(lead.since) < self.timings.gather;
+        if able.len() < need && patient {
+            return self.wait(Why::WaitsForStandbys { have: able.len(), need });
+        }
+        let none = Rule {
+            leader: Some(dir),
+            ..Rule::default()
+        };
+        let rule = rule::desired(&none, spec.durability, spec.copies, &able);
+        self.write(Record {
+            phase: Phase::Leading,
+            rule,
+            ..record.clone()
+        });
+    }
+
+    /// Opens the gate, in this order:
+    ///
+    /// 1. The setting in force is one that the record covers.
+    /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
+    /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
+    fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
+        let Some(lead) = &self.lead else { return };
+        let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
+        if self.served.gate || self.served.asked.is_some() {
+            return;
+        }
+        let rule = &record.rule;
+        let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
+        let have = rule.standbys.iter().filter(flushed).count();
+        let need = usize::from(rule.quorum);
+        backed |= have >= need || self.mutation.is(Mutant::NoComeBackGate);
+        if let Some(lead) = &mut self.lead {
+            lead.backed = backed;
+        }
+        let confirmed = self.confirmed_at.is_some_and(|at| at >= since);
+        if !confirmed && !self.mutation.is(Mutant::NoComeBackGate) {
+            self.write(record.clone());
+            return;
+        }
+        if !backed {
+            return self.wait(Why::WaitsForStandbys { have, need });
+        }
+        let covered = match (self.sync_in_force(), &self.change) {
+            (Some(sync), None) => *sync == rule::sync_names(rule),
+            (Some(sync), Some(_)) => *sync != SyncNames::Nobody,
+            (None, _) => false,
+        };
+        if covered {
+            self.served.gate = true;
+            self.out.push(Effect::Gate { open: true });
+        }
+    }
+
+    /// Keeps clients out from here on.
+    pub(super) fn close_gate(&mut self) {
+        if self.served.gate {
+            self.served.gate = false;
+            self.out.push(Effect::Gate { open: false });
+        }
+    }
+
+    /// Writes the record again now and then: for people, and to learn that this term is still in force.
+    fn renew(&mut self, record: &Record) {
+        let last = self.register.written.max(self.lead.as_ref().map(|lead| lead.since));
+        if last.is_some_and(|at| self.now.since(at) >= self.timings.renew) {
+            self.write(record.clone());
+        }
+    }
+
+    /// Mutation only: a leader that has learnt of a newer term serves on.
+    pub(super) fn goes_on(&mut self, record: &Record) {
+        self.role = Role::Leader;
+        if let (Engine::Primary(seen), Some(_)) = (self.engine.clone(), &self.lead) {
+            self.note_able(&seen);
+            self.keep_endpoints(&seen);
+        }
+        self.wait(Why::Leading { term: record.term });
+    }
+}

@@ -1,0 +1,109 @@
+//! Deliberate protocol bugs. The simulator must find every one of them; without the feature `mutants` none can be set.
+
+/// A rule of the protocol, taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// `|S| - q` seals prove.
+    ProofOffByOne,
+    /// Any directory's seal counts, member of S or not.
+    StrangersCount,
+    /// A clone keeps its member's identity.
+    IdentityIsPod,
+    /// Positions compare by LSN alone.
+    LsnOnly,
+    /// A rewound directory still proves for the leader it was.
+    RewoundLeaderProves,
+    /// A candidate ignores who is ahead of it.
+    ElectsBehind,
+    /// A member claims the term it follows before a record of it has arrived.
+    ClaimsFollowing,
+    /// The seal is answered while the WAL receiver still runs.
+    SealsWhileReceiving,
+    /// Seals are not written to disk, and a member that starts goes on where its disk says.
+    SealNotDurable,
+    /// A half-cloned or half-rewound directory seals.
+    HalfSeals,
+    /// The elected leader is recorded as `Leading` without waiting for standbys.
+    LeadsAtOnce,
+    /// The promoting leader takes commits, acknowledged alone.
+    ServesWhilePromoting,
+    /// The new leader's rule replaces the old one when it starts promoting.
+    ForgetsOldRule,
+    /// The rule in the record is replaced at once, not widened.
+    NarrowsAtOnce,
+    /// The engine's setting changes before the record is widened.
+    SetsBeforeWidening,
+    /// The record is narrowed before the flush past the point.
+    NarrowsBeforeFlush,
+    /// Walsenders that count by the old setting go on.
+    LeavesWalsenders,
+    /// A leader that restarts opens its gate at once.
+    NoComeBackGate,
+    /// A leader that learns of a newer term goes on.
+    IgnoresNewerTerm,
+    /// A leader that reaches nobody goes on.
+    NoFence,
+    /// A leader believes old watch events about its own record.
+    BelievesHints,
+    /// A conditional write without an answer counts as written.
+    UnknownIsWritten,
+    /// Members rewind to a leader that is still promoting.
+    RewindsWhilePromoting,
+    /// The first member runs initdb again when its volume is empty.
+    SecondInitdb,
+    /// `Async`: elects without waiting for the lease.
+    AsyncWithoutLease,
+    /// `Async`: elects however far behind.
+    AsyncWithoutBound,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 26] = [
+        Mutant::ProofOffByOne,
+        Mutant::StrangersCount,
+        Mutant::IdentityIsPod,
+        Mutant::LsnOnly,
+        Mutant::RewoundLeaderProves,
+        Mutant::ElectsBehind,
+        Mutant::ClaimsFollowing,
+        Mutant::SealsWhileReceiving,
+        Mutant::SealNotDurable,
+        Mutant::HalfSeals,
+        Mutant::LeadsAtOnce,
+        Mutant::ServesWhilePromoting,
+        Mutant::ForgetsOldRule,
+        Mutant::NarrowsAtOnce,
+        Mutant::SetsBeforeWidening,
+        Mutant::NarrowsBeforeFlush,
+        Mutant::LeavesWalsenders,
+        Mutant::NoComeBackGate,
+        Mutant::IgnoresNewerTerm,
+        Mutant::NoFence,
+        Mutant::BelievesHints,
+        Mutant::UnknownIsWritten,
+        Mutant::RewindsWhilePromoting,
+        Mutant::SecondInitdb,
+        Mutant::AsyncWithoutLease,
+        Mutant::AsyncWithoutBound,
+    ];
+}
+
+/// Which bug is in force: none, ever, without the feature `mutants`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mutation {
+    #[cfg(feature = "mutants")]
+    pub(super) is: Option<Mutant>,
+}
+
+impl Mutation {
+    #[cfg(feature = "mutants")]
+    pub(super) fn is(self, mutant: Mutant) -> bool {
+        self.is == Some(mutant)
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    pub(super) fn is(self, _: Mutant) -> bool {
+        false
+    }
+}

@@ -1,0 +1,120 @@
+//! What this member has heard of the others.
+
+use std::collections::BTreeMap;
+
+use crate::failover::{DirId, Lsn, MemberName, Term};
+
+use super::Moment;
+use super::machine::Instance;
+use super::message::{Heartbeat, Role};
+
+/// More members than a set can have: whoever else sends is not listened to.
+const MOST_PEERS: usize = 32;
+/// Directories remembered by member, for messages to people.
+const MOST_DIRS: usize = 64;
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// Its last heartbeat.
+    pub last: Heartbeat,
+    /// When that came.
+    pub heard: Moment,
+    /// When it last said that it is a healthy leader or candidate, and of which term.
+    pub led: Option<(Term, Moment)>,
+}
+
+/// All peers, and which member had which directory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers {
+    pub of: BTreeMap<MemberName, Peer>,
+    pub dirs: BTreeMap<DirId, MemberName>,
+    /// The farthest that the leader of a term was heard to be, for `Async`'s bound.
+    pub farthest: Option<(Term, Lsn)>,
+}
+
+impl Instance {
+    /// Every other member that should exist.
+    pub(super) fn others(&self) -> Vec<MemberName> {
+        let members = self.spec.iter().flat_map(|spec| &spec.members);
+        members
+            .map(|m| m.name.clone())
+            .filter(|name| *name != self.me)
+            .collect()
+    }
+
+    pub(super) fn on_heartbeat(&mut self, from: MemberName, beat: Heartbeat) {
+        if self.peers.of.len() >= MOST_PEERS && !self.peers.of.contains_key(&from) {
+            return;
+        }
+        self.called = self.called.max(beat.term);
+        if let Some(dir) = &beat.dir {
+            if self.peers.dirs.len() >= MOST_DIRS && !self.peers.dirs.contains_key(dir) {
+                self.peers.dirs.pop_first();
+            }
+            self.peers.dirs.insert(dir.clone(), from.clone());
+        }
+        let leads = beat.healthy && matches!(beat.role, Role::Leader | Role::Candidate | Role::Preparing);
+        let before = self.peers.of.get(&from).and_then(|peer| peer.led);
+        let led = if leads { Some((beat.term, self.now)) } else { before };
+        if matches!(beat.role, Role::Leader) {
+            let at = (beat.term, beat.position.lsn);
+            self.peers.farthest = Some(self.peers.farthest.map_or(at, |far| far.max(at)));
+        }
+        self.peers.of.insert(
+            from,
+            Peer {
+                last: beat,
+                heard: self.now,
+                led,
+            },
+        );
+    }
+
+    /// Whether a peer was heard lately.
+    pub(super) fn live(&self, member: &MemberName) -> bool {
+        let heard = self.peers.of.get(member).map(|peer| peer.heard);
+        heard.is_some_and(|at| self.now.since(at) <= self.timings.live)
+    }
+
+    /// Whether a majority of members, this one included, was heard within `ms`.
+    pub(super) fn majority_within(&self, ms: u64) -> bool {
+        let others = self.others();
+        let heard = |m: &&MemberName| {
+            self.peers
+                .of
+                .get(*m)
+                .is_some_and(|peer| self.now.since(peer.heard) <= ms)
+        };
+        let near = others.iter().filter(heard).count().saturating_add(1);
+        near.saturating_mul(2) > others.len().saturating_add(1)
+    }
+
+    /// Where a member is reached: as it said itself, else as the operator saw it.
+    pub(super) fn address(&self, member: &MemberName) -> Option<String> {
+        let said = self.peers.of.get(member).and_then(|peer| peer.last.address.clone());
+        let seen = self
+            .spec
+            .iter()
+            .flat_map(|s| &s.members)
+            .find(|m| m.name == *member)
+            .and_then(|m| m.address.clone());
+        if self.live(member) {
+            said.or(seen)
+        } else {
+            seen.or(said)
+        }
+    }
+
+    /// The member that has or had a directory; its own name if none is known.
+    pub(super) fn member_of(&self, dir: &DirId) -> MemberName {
+        if self.disk.dir.as_ref() == Some(dir) {
+            return self.me.clone();
+        }
+        self.peers
+            .dirs
+            .get(dir)
+            .cloned()
+            .unwrap_or_else(|| MemberName(dir.0.clone()))
+    }
+}

@@ -1,0 +1,198 @@
+//! The member's knowledge of the authority record, and its one read or write under way.
+
+use crate::failover::{Phase, Record, Term};
+
+use super::effect::{Effect, Version};
+use super::event::{CasOutcome, RecordSeen};
+use super::machine::Instance;
+use super::message::Message;
+use super::mutant::Mutant;
+use super::{Moment, Role};
+
+/// A read or write under way.
+#[derive(Clone, Debug)]
+pub(super) enum Operation {
+    Read,
+    Write(Record),
+}
+
+/// What is known of the record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Register {
+    /// As last read, written or told, with its version.
+    pub known: Option<(Record, Version)>,
+    /// Read afresh since this process started or thawed: until then it is acted on by nobody.
+    pub trusted: bool,
+    /// A write ended in conflict or without an answer: read before anything else.
+    pub doubtful: bool,
+    /// Under way.
+    pub operation: Option<Operation>,
+    /// When the API server last answered.
+    pub contact: Option<Moment>,
+    /// When it was last asked to read.
+    pub asked: Option<Moment>,
+    /// When this member last wrote.
+    pub written: Option<Moment>,
+}
+
+/// Phases of one term come in this order.
+fn order(record: &Record) -> (Term, u8) {
+    let phase = match record.phase {
+        Phase::Sealing => 0,
+        Phase::Promoting => 1,
+        Phase::Leading => 2,
+    };
+    (record.term, phase)
+}
+
+impl Instance {
+    /// The record, if it was read since start or thaw.
+    pub(super) fn record(&self) -> Option<&Record> {
+        self.register
+            .known
+            .as_ref()
+            .filter(|_| self.register.trusted)
+            .map(|(record, _)| record)
+    }
+
+    /// Answer to a read.
+    pub(super) fn on_record(&mut self, seen: RecordSeen) {
+        self.register.operation = None;
+        match seen {
+            RecordSeen::Found { record, version } => {
+                self.register.contact = Some(self.now);
+                self.register.trusted = true;
+                self.register.doubtful = false;
+                let older = self
+                    .register
+                    .known
+                    .as_ref()
+                    .is_some_and(|(known, _)| order(&record) < order(known));
+                if !older {
+                    self.learn(record, version);
+                }
+            }
+            RecordSeen::Absent => self.register.contact = Some(self.now),
+            RecordSeen::Unreachable => {}
+        }
+    }
+
+    /// A watch event or a peer's word: may be old. It is believed in this order:
+    ///
+    /// 1. A later term or phase than known is news.
+    /// 2. The same term and phase is another member's rule change: believed by all but the leader itself, who alone writes
+    ///    the record then and must not take a rule of before for the one in force.
+    /// 3. Anything else is old.
+    pub(super) fn on_hint(&mut self, seen: RecordSeen) {
+        let RecordSeen::Found { record, version } = seen else {
+            return;
+        };
+        let Some((known, _)) = &self.register.known else { return };
+        let mine = known.leader == self.me && !self.mutation.is(Mutant::BelievesHints);
+        if order(&record) > order(known) || (order(&record) == order(known) && !mine) {
+            self.learn(record, version);
+        }
+    }
+
+    fn learn(&mut self, record: Record, version: Version) {
+        let changed = self.register.known.as_ref().is_none_or(|(known, _)| {
+            (known.term, known.phase, &known.leader) != (record.term, record.phase, &record.leader)
+        });
+        if changed {
+            self.watch_since = self.now;
+            self.lost_since = None;
+        }
+        self.register.known = Some((record, version));
+    }
+
+    /// Answer to a write. Only a success is acted on; what became of anything else is found out by reading.
+    pub(super) fn on_cas(&mut self, outcome: CasOutcome) {
+        let Some(Operation::Write(record)) = self.register.operation.take() else {
+            return;
+        };
+        let version = match outcome {
+            CasOutcome::Written { version } => version,
+            CasOutcome::Unknown if self.mutation.is(Mutant::UnknownIsWritten) => self
+                .register
+                .known
+                .as_ref()
+                .map_or(Version(String::new()), |(_, version)| version.clone()),
+            CasOutcome::Unknown => return self.doubt(),
+            CasOutcome::Conflict => {
+                self.register.contact = Some(self.now);
+                return self.doubt();
+            }
+        };
+        self.register.contact = Some(self.now);
+        self.register.written = Some(self.now);
+        let news = self.register.known.as_ref().is_none_or(|(known, _)| *known != record);
+        let older = self
+            .register
+            .known
+            .as_ref()
+            .is_some_and(|(known, _)| order(&record) < order(known));
+        if older {
+            return;
+        }
+        self.learn(record.clone(), version.clone());
+        self.confirmed_at = Some(self.now);
+        if news {
+            for peer in self.others() {
+                let message = Message::Record {
+                    record: record.clone(),
+                    version: version.clone(),
+                };
+                self.out.push(Effect::Send { to: peer, message });
+            }
+        }
+    }
+
+    fn doubt(&mut self) {
+        self.register.doubtful = true;
+        self.register.asked = None;
+    }
+
+    /// Asks for a fresh read if nothing is under way.
+    pub(super) fn read(&mut self) {
+        if self.register.operation.is_none() {
+            self.register.operation = Some(Operation::Read);
+            self.register.asked = Some(self.now);
+            self.out.push(Effect::ReadRecord);
+        }
+    }
+
+    /// Writes on the version known, if nothing is under way or in doubt. Whether it was asked for.
+    pub(super) fn write(&mut self, record: Record) -> bool {
+        if self.register.operation.is_some() || self.register.doubtful || !self.register.trusted {
+            return false;
+        }
+        let Some((_, version)) = &self.register.known else {
+            return false;
+        };
+        self.out.push(Effect::WriteRecord {
+            expect: version.clone(),
+            record: record.clone(),
+        });
+        self.register.operation = Some(Operation::Write(record));
+        true
+    }
+
+    /// Keeps the knowledge fresh: at once when in doubt, hurriedly while something is under way, else now and then.
+    pub(super) fn keep_reading(&mut self) {
+        let hurried = !self.register.trusted
+            || self.register.doubtful
+            || self.called > self.record().map_or(Term(0), |r| r.term)
+            || !matches!(self.role, Role::Leader | Role::Replica)
+            || self.lost_since.is_some()
+            || self.isolated();
+        let every = if hurried {
+            self.timings.read_hurried
+        } else {
+            self.timings.read_quiet
+        };
+        let due = self.register.asked.is_none_or(|asked| self.now.since(asked) >= every);
+        if due {
+            self.read();
+        }
+    }
+}

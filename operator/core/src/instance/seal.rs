@@ -1,0 +1,162 @@
+//! Sealing: from here on this member acknowledges for no older term, and says where its log ends.
+
+use crate::failover::{Record, Seal, Term};
+
+use super::effect::{Effect, HowToStop, StartAs};
+use super::event::Engine;
+use super::machine::{Instance, Run};
+use super::message::{Message, Role, SealAnswer};
+use super::mutant::Mutant;
+use super::{MemberName, Why};
+
+impl Instance {
+    /// Seals for `term`, in this order:
+    ///
+    /// 1. A running primary is stopped at once: its term is dead.
+    /// 2. A directory that is not whole gives no seal.
+    /// 3. A standby takes log from nobody; its receiver must be gone before its position is taken.
+    /// 4. The seal, and where the log ends, are durable before anyone is told.
+    /// 5. Then it answers, and sees whether it is elected.
+    pub(super) fn seal(&mut self, term: Term, record: &Record) {
+        self.role = Role::Sealed;
+        if self.run == Run::Primary && self.mutation.is(Mutant::IgnoresNewerTerm) {
+            return self.goes_on(record);
+        }
+        self.lead = None;
+        if self.run == Run::Primary {
+            return self.fence(&format!("term {term} has begun"));
+        }
+        if self.busy.is_some() {
+            return;
+        }
+        if self.disk.half && self.fresh_is_consistent() {
+            return self.persist(|disk| disk.half = false);
+        }
+        if !self.whole() {
+            self.role = Role::Preparing;
+            return self.wait(Why::Sealed { term });
+        }
+        self.hand = None;
+        self.wait(Why::Sealed { term });
+        let sealed = self.disk.sealed == Some(term);
+        let Some(ready) = self.sealable(sealed) else { return };
+        if !sealed {
+            let position = self.position();
+            if self.mutation.is(Mutant::SealNotDurable) {
+                self.disk.sealed = Some(term);
+                self.disk.base = position;
+                return;
+            }
+            return self.persist(|disk| {
+                disk.term = disk.term.max(term);
+                disk.sealed = Some(term);
+                disk.base = position;
+                disk.following = None;
+            });
+        }
+        self.answer(term);
+        if record.term == term && ready {
+            self.elect(record);
+        }
+    }
+
+    /// Brings the engine where its position is certain. `None`: not yet. `Some(true)`: it runs and could be promoted.
+    fn sealable(&mut self, sealed: bool) -> Option<bool> {
+        match self.engine.clone() {
+            Engine::Down { .. } => {
+                if self.clean_end.is_some() && self.leaves_election_to_target() {
+                    return Some(false);
+                }
+                self.start(StartAs::Standby { upstream: None });
+                sealed.then_some(false)
+            }
+            Engine::Standby(seen) => {
+                if self.mutation.is(Mutant::SealsWhileReceiving) {
+                    return Some(true);
+                }
+                if matches!(&self.run, Run::Standby { upstream: Some(_) }) {
+                    self.set_upstream(None);
+                }
+                let stopped = !self.following && !seen.receiving;
+                stopped.then_some(true)
+            }
+            Engine::Starting => {
+                if matches!(&self.run, Run::Standby { upstream: Some(_) }) {
+                    self.set_upstream(None);
+                }
+                sealed.then_some(false)
+            }
+            Engine::Silent => {
+                self.heal_silent();
+                sealed.then_some(false)
+            }
+            Engine::Primary(_) => {
+                self.stop(HowToStop::Fence {
+                    kill_after_ms: self.timings.kill_after,
+                });
+                None
+            }
+        }
+    }
+
+    /// Tells everybody, at once and then again now and then.
+    fn answer(&mut self, term: Term) {
+        let due = self
+            .answered
+            .is_none_or(|(t, at)| t != term || self.now.since(at) >= self.timings.reseal);
+        let Some(answer) = self.my_seal(term) else { return };
+        self.seals.insert(self.me.clone(), (answer.clone(), self.now));
+        if !due {
+            return;
+        }
+        self.answered = Some((term, self.now));
+        for to in self.others() {
+            self.out.push(Effect::Send {
+                to,
+                message: Message::Sealed(answer.clone()),
+            });
+        }
+    }
+
+    fn my_seal(&self, term: Term) -> Option<SealAnswer> {
+        let dir = self.disk.dir.clone()?;
+        Some(SealAnswer {
+            term,
+            dir,
+            position: self.disk.base,
+            led: self.disk.led,
+        })
+    }
+
+    /// Another member's seal. Seals of older terms are forgotten.
+    pub(super) fn on_sealed(&mut self, from: MemberName, answer: SealAnswer) {
+        self.called = self.called.max(answer.term);
+        let known = self.spec.iter().flat_map(|spec| &spec.members).any(|m| m.name == from);
+        if known && answer.term >= self.called {
+            let newest = answer.term;
+            self.seals.retain(|_, (seal, _)| seal.term >= newest);
+            self.seals.insert(from, (answer, self.now));
+        }
+    }
+
+    /// The seals of one term, as a proof needs them.
+    pub(super) fn seals_of(&self, term: Term) -> std::collections::BTreeMap<MemberName, Seal> {
+        let of_term = self.seals.iter().filter(|(_, (seal, _))| seal.term == term);
+        of_term
+            .map(|(member, (seal, _))| {
+                let mut position = seal.position;
+                if self.mutation.is(Mutant::LsnOnly) {
+                    position.term = Term(0);
+                }
+                (
+                    member.clone(),
+                    Seal {
+                        dir: seal.dir.clone(),
+                        position,
+                        led: seal.led,
+                    },
+                )
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,16 @@
+//! Decisions about one `HAReplicaSet`: which objects it needs next, and in which order.
+//!
+//! Leadership is not decided here: members elect their leader themselves (`crate::instance`). The operator makes and
+//! removes members, says what is wanted, and shows what is.
+
+pub mod decide;
+pub mod plan;
+pub mod report;
+pub mod view;
+pub mod why;
+pub mod wish;
+
+pub use decide::{Step, decide};
+pub use plan::{Plan, Problem};
+pub use view::{MemberSeen, PodView, RecordView, SetView, VolumeView};
+pub use why::Why;

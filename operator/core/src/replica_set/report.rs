@@ -1,0 +1,240 @@
+//! Status as a pure function of the view and the decision.
+
+use holdfast_api::replica_set::{HAReplicaSetStatus, MemberView, Phase as Shown};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::failover::{MemberName, Phase, Record};
+use crate::instance::Role;
+use crate::plan::{Decision, Reason, Severity};
+use crate::status::conditions::{Truth, Wanted, clip, merge};
+
+use super::decide::{Step, serves};
+use super::view::{PodView, SetView};
+use super::why::Why;
+
+/// Status of a replica set whose spec could be read.
+pub fn report(
+    view: &SetView,
+    decision: &Decision<Step, Why>,
+    old: &[Condition],
+    ca_expires: Option<String>,
+    now: jiff::Timestamp,
+) -> HAReplicaSetStatus {
+    let record = view.authority();
+    let members = members(view, record);
+    let fit = view
+        .wanted()
+        .iter()
+        .filter(|m| members.iter().any(|v| v.name == m.0 && v.ready))
+        .count();
+    let serving = record.is_some_and(|r| r.phase == Phase::Leading && view.pods.get(&r.leader).is_some_and(serves));
+    let phase = phase(view, decision, record, serving, fit);
+    let rejected: Vec<String> = rejected(view);
+    HAReplicaSetStatus {
+        observed_generation: Some(view.generation),
+        phase: Some(phase),
+        message: Some(clip(decision.why().to_string(), 512)),
+        primary: record.filter(|r| r.phase == Phase::Leading).map(|r| r.leader.0.clone()),
+        term: record.map(|r| i64::from(r.term.0)),
+        ready: Some(format!("{fit}/{}", view.plan.members)),
+        rule: record.filter(|r| r.rule.leader.is_some()).map(|r| rule_text(view, r)),
+        image: view.resolved_image.clone(),
+        system_identifier: record.and_then(|r| r.system_identifier).map(|id| id.to_string()),
+        conditions: conditions(view, decision, old, serving, phase, &rejected, now),
+        members,
+        rejected_parameters: rejected,
+        ca_expires,
+    }
+}
+
+/// Status of a replica set whose spec cannot be carried out: what was known stays, and the reason is said.
+pub fn refused(
+    old: &HAReplicaSetStatus,
+    generation: i64,
+    problems: &[super::plan::Problem],
+    now: jiff::Timestamp,
+) -> HAReplicaSetStatus {
+    let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let why = Why::SpecRefused(text);
+    let wanted = [
+        Wanted::because("Ready", Truth::False, &why),
+        Wanted::because("Reconciling", Truth::False, &why),
+        Wanted::because("Stalled", Truth::True, &why),
+    ];
+    HAReplicaSetStatus {
+        observed_generation: Some(generation),
+        message: Some(clip(why.to_string(), 512)),
+        conditions: merge(&old.conditions, &wanted, Some(generation), now),
+        ..old.clone()
+    }
+}
+
+fn phase(view: &SetView, decision: &Decision<Step, Why>, record: Option<&Record>, serving: bool, fit: usize) -> Shown {
+    if view.deleting {
+        return Shown::Deleting;
+    }
+    let Some(record) = record else {
+        return if view.record.is_some() {
+            Shown::Unavailable
+        } else {
+            Shown::Creating
+        };
+    };
+    if record.rule.leader.is_none() && record.phase != Phase::Leading {
+        return Shown::Creating;
+    }
+    if !serving {
+        let needs_help = view
+            .pods
+            .values()
+            .filter_map(|p| p.seen.as_ref())
+            .any(|s| s.reason == "ProofImpossible" || s.reason == "FirstVolumeLost");
+        return if needs_help {
+            Shown::Unavailable
+        } else {
+            Shown::Electing
+        };
+    }
+    match decision.why() {
+        Why::Rolling { .. } | Why::RollingWaits { .. } | Why::RemovingMember { .. } => Shown::Updating,
+        _ if fit == usize::from(view.plan.members) => Shown::Ready,
+        _ => Shown::Degraded,
+    }
+}
+
+fn members(view: &SetView, record: Option<&Record>) -> Vec<MemberView> {
+    let mut names: Vec<MemberName> = view.wanted();
+    names.extend(view.surplus());
+    names.iter().map(|m| member_view(m, view.pods.get(m), record)).collect()
+}
+
+fn member_view(name: &MemberName, pod: Option<&PodView>, record: Option<&Record>) -> MemberView {
+    let Some(pod) = pod else {
+        return MemberView {
+            name: name.0.clone(),
+            role: "Unknown".into(),
+            state: "Absent".into(),
+            message: Some("no pod".into()),
+            ..MemberView::default()
+        };
+    };
+    let Some(seen) = &pod.seen else {
+        return MemberView {
+            name: name.0.clone(),
+            role: "Unknown".into(),
+            state: "Unknown".into(),
+            message: Some(pod.waiting.clone().unwrap_or_else(|| "has not reported yet".into())),
+            node: pod.node.clone(),
+            image: pod.image_id.clone(),
+            ..MemberView::default()
+        };
+    };
+    // A pod that the kubelet calls unready (or whose node is gone) is not believed: its last word is old.
+    let current = pod.ready || record.is_none_or(|r| r.term <= seen.term);
+    MemberView {
+        name: name.0.clone(),
+        role: if current {
+            role(seen.role).into()
+        } else {
+            "Unknown".into()
+        },
+        state: seen.state.clone(),
+        message: Some(clip(seen.message.clone(), 256)),
+        node: pod.node.clone(),
+        lsn: Some(seen.position.lsn.to_string()),
+        lag_bytes: seen.lag_bytes.and_then(|b| i64::try_from(b).ok()),
+        image: pod.image_id.clone(),
+        version: seen.version.clone(),
+        ready: pod.ready && seen.fit,
+        pending_restart: seen.pending_restart.clone(),
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "Primary",
+        Role::Candidate => "Candidate",
+        Role::Replica => "Replica",
+        Role::Sealed => "Sealed",
+        Role::Preparing => "Preparing",
+        Role::Stopped => "Stopped",
+    }
+}
+
+fn rule_text(view: &SetView, record: &Record) -> String {
+    let named: Vec<String> = record
+        .rule
+        .standbys
+        .iter()
+        .map(|dir| {
+            view.pods
+                .iter()
+                .find(|(_, p)| p.seen.as_ref().and_then(|s| s.dir.as_ref()) == Some(dir))
+                .map_or_else(|| dir.0.clone(), |(m, _)| m.0.clone())
+        })
+        .collect();
+    if record.rule.quorum == 0 {
+        return "the primary alone".into();
+    }
+    format!("the primary and any {} of {}", record.rule.quorum, named.join(", "))
+}
+
+fn rejected(view: &SetView) -> Vec<String> {
+    let mut all: Vec<String> = view
+        .pods
+        .values()
+        .filter_map(|p| p.seen.as_ref())
+        .flat_map(|s| s.rejected.iter().cloned())
+        .collect();
+    all.sort();
+    all.dedup();
+    all.truncate(32);
+    all
+}
+
+fn conditions(
+    view: &SetView,
+    decision: &Decision<Step, Why>,
+    old: &[Condition],
+    serving: bool,
+    phase: Shown,
+    rejected: &[String],
+    now: jiff::Timestamp,
+) -> Vec<Condition> {
+    let why = decision.why();
+    let ready = phase == Shown::Ready;
+    let stalled = why.severity() == Severity::Warning || phase == Shown::Unavailable;
+    let mut wanted = vec![
+        Wanted::because("Ready", ready, why),
+        Wanted::because("Reconciling", !ready && !stalled, why),
+        Wanted::because("Stalled", stalled, why),
+    ];
+    wanted.push(Wanted {
+        kind: "Serving",
+        truth: if view.authority().is_none() {
+            Truth::Unknown
+        } else {
+            serving.into()
+        },
+        reason: if serving { "PrimaryServes" } else { "NoPrimary" },
+        message: if serving {
+            "the primary accepts writes".into()
+        } else {
+            "no primary accepts writes".into()
+        },
+    });
+    wanted.push(Wanted {
+        kind: "ParametersApplied",
+        truth: rejected.is_empty().into(),
+        reason: if rejected.is_empty() { "Applied" } else { "Refused" },
+        message: clip(
+            if rejected.is_empty() {
+                "all parameters are in force".into()
+            } else {
+                rejected.join("; ")
+            },
+            1024,
+        ),
+    });
+    merge(old, &wanted, Some(view.generation), now)
+}
