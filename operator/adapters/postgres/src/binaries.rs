@@ -44,16 +44,16 @@ impl Binaries {
     /// Those of one folder.
     pub async fn at(dir: PathBuf) -> Result<Binaries> {
         let program = dir.join("postgres");
-        let out = Command::new(&program)
-            .arg("--version")
+        let mut cmd = Command::new(&program);
+        cmd.arg("--version")
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
-            .output()
-            .await
-            .map_err(|source| Error::Spawn {
-                program: program.display().to_string(),
-                source,
-            })?;
+            .stdout(Stdio::piped());
+        let (child, _noted) = crate::process::spawn(&mut cmd, "postgres")?;
+        let out = child.wait_with_output().await.map_err(|source| Error::Spawn {
+            program: program.display().to_string(),
+            source,
+        })?;
         let text = String::from_utf8_lossy(&out.stdout);
         let version = text
             .trim()
@@ -85,10 +85,8 @@ impl Binaries {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let child = crate::process::spawn(&mut cmd, program)?;
-        let pid = child.id();
+        let (child, _noted) = crate::process::spawn(&mut cmd, program)?;
         let out = tokio::time::timeout(deadline, child.wait_with_output()).await;
-        crate::process::forget(pid);
         let out = out
             .map_err(|_| Error::Deadline(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)))?
             .map_err(|source| Error::Spawn {

@@ -22,6 +22,7 @@ impl Pg {
     pub async fn initdb(self: &Arc<Self>) -> Result<()> {
         let layout = self.layout();
         let making = layout.making();
+        crate::process::kill_all(making.clone()).await;
         remove_all(&making)?;
         let b = &self.settings.bootstrap;
         let dir = making.to_string_lossy().into_owned();
@@ -69,12 +70,11 @@ impl Pg {
         self.stop(how).await?;
         self.until_down().await;
         done?;
-        // Only what the agent generates is read, but people look here first.
         let disk = DiskState {
             dir: Some(volume::new_dir_id(&self.settings.member)),
             ..DiskState::default()
         };
-        volume::persist(layout, &disk)?;
+        self.write_disk(move |d| *d = disk).await?;
         volume::place(layout)
     }
 

@@ -24,17 +24,16 @@ impl Pg {
     pub async fn clone_from(self: &Arc<Self>, from: &Upstream) -> Result<()> {
         let layout = self.layout();
         self.write_files()?;
-        let mut disk = volume::load(layout)?;
-        disk.dir = None;
-        volume::persist(layout, &disk)?;
+        self.name_directory(None).await?;
+        process::kill_all(layout.making()).await;
         for dir in [layout.pgdata(), layout.making()] {
             tokio::task::spawn_blocking(move || remove_all(&dir))
                 .await
                 .map_err(|e| Error::State(e.to_string()))??;
         }
         self.base_backup(from).await?;
-        disk.dir = Some(volume::new_dir_id(&self.settings.member));
-        volume::persist(layout, &disk)?;
+        self.name_directory(Some(volume::new_dir_id(&self.settings.member)))
+            .await?;
         volume::place(layout)
     }
 
@@ -48,14 +47,12 @@ impl Pg {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = process::spawn(&mut cmd, "pg_basebackup")?;
-        let pid = child.id();
+        let (mut child, _noted) = process::spawn(&mut cmd, "pg_basebackup")?;
         let said = match child.stderr.take() {
             Some(stderr) => follow_progress(stderr, &from.member.0).await,
             None => String::new(),
         };
         let status = child.wait().await;
-        process::forget(pid);
         match status {
             Ok(s) if s.success() => Ok(()),
             Ok(_) => Err(Error::Program {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::health::HealthWrites;
 use crate::pg::{Pg, Process};
 use crate::session::{Refusal, Session, within};
-use crate::{history, process, replication, sync_names};
+use crate::{history, replication, sync_names};
 
 /// Each question has to be answered within this time; else the engine is silent.
 const DEADLINE: Duration = Duration::from_millis(1000);
@@ -165,34 +165,15 @@ impl Observer {
         }))
     }
 
-    /// The synchronous standbys by which each commit waits from now on. This session's own view is no proof: a commit waits
-    /// if the checkpointer has written so into shared memory, and a new session has what the postmaster has.
+    /// The synchronous standbys by which each commit waits from now on: what was certain last, unless this session sees another.
     async fn sync_in_force(&mut self, said: SyncNames) -> SyncNames {
         if self.in_force.as_ref() != Some(&said)
-            && let Ok(fresh) = self.taken_up().await
+            && let Ok(fresh) = self.pg.sync_taken_up().await
         {
             self.in_force = fresh.or(self.in_force.take());
         }
         // A rule that nobody asked for: what holds is not known.
         self.in_force.clone().unwrap_or_else(|| sync_names::parse("?"))
-    }
-
-    async fn taken_up(&self) -> Result<Option<SyncNames>> {
-        // Forked by the postmaster with its present setting; before that it had signalled the checkpointer.
-        let fresh = self.pg.session("holdfast agent check", DEADLINE).await?;
-        let sql = "SELECT current_setting('synchronous_standby_names'), pid FROM pg_stat_activity \
-                   WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')";
-        let Some(row) = within(DEADLINE, fresh.query_opt(sql, &[])).await? else {
-            return Ok(None);
-        };
-        let pid: i32 = row.try_get(1)?;
-        // It sleeps where it has nothing left to take up, with no signal waiting.
-        let settled = u32::try_from(pid).is_ok_and(process::settled);
-        Ok(if settled {
-            Some(sync_names::parse(row.try_get(0)?))
-        } else {
-            None
-        })
     }
 
     async fn ask_standby(&mut self, session: &Session) -> Result<Engine> {

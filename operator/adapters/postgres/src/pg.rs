@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::failover::{DirId, MemberName, Term};
-use holdfast_core::instance::{HowToStop, SetSpec, StartAs, SyncNames, Upstream};
+use holdfast_core::instance::{DiskState, HowToStop, SetSpec, StartAs, SyncNames, Upstream, VolumeSeen};
 use holdfast_wire::{Bootstrap, RejectedParameter};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
@@ -93,6 +93,8 @@ pub struct Pg {
     /// What its log tells.
     pub heard: Heard,
     wish: Mutex<Wish>,
+    /// Held while the state file is read and written.
+    disk: Arc<Mutex<()>>,
     process: watch::Sender<Process>,
 }
 
@@ -110,6 +112,7 @@ impl Pg {
             bin,
             heard: Heard::default(),
             wish: Mutex::new(wish),
+            disk: Arc::default(),
             process: watch::Sender::new(Process::Down { clean: false }),
         }))
     }
@@ -136,8 +139,52 @@ impl Pg {
     /// Takes up what was persisted: who this directory is and whom it follows.
     pub fn know(&self, dir: Option<DirId>, following: Option<Term>) {
         let mut wish = self.wish();
-        wish.dir = dir;
+        wish.dir = dir.or(wish.dir.take());
         wish.following = following;
+    }
+
+    /// Writes the machine's state beside the data; returns once it is on disk. Which directory this is, only the work that
+    /// makes or removes one decides: a state decided on before such work ended must not name another.
+    pub async fn persist(&self, state: DiskState) -> Result<()> {
+        self.know(None, state.following);
+        self.write_disk(move |d| {
+            let dir = d.dir.take();
+            *d = DiskState { dir, ..state };
+        })
+        .await
+    }
+
+    /// Names the directory that is in its place or about to be put there.
+    pub(crate) async fn name_directory(&self, dir: Option<DirId>) -> Result<()> {
+        self.write_disk(move |d| d.dir = dir).await
+    }
+
+    /// Keeps the data directory for a person.
+    pub async fn set_aside(&self, why: String) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            volume::set_aside(&layout, &why)
+        })
+        .await
+    }
+
+    pub(crate) async fn write_disk(&self, change: impl FnOnce(&mut DiskState) + Send + 'static) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut disk = volume::load(&layout)?;
+            change(&mut disk);
+            volume::persist(&layout, &disk)
+        })
+        .await
+    }
+
+    /// Looks at the volume, and takes up which directory is there.
+    pub async fn look_at_volume(&self) -> Result<VolumeSeen> {
+        let seen = volume::look(&self.bin, self.layout()).await?;
+        self.know(seen.disk.dir.clone(), seen.disk.following);
+        Ok(seen)
     }
 
     /// Parameters that the engine refuses.
@@ -297,7 +344,7 @@ impl Pg {
             .stderr(Stdio::piped())
             // A signal to the agent's own group, as from a terminal, is not for the engine.
             .process_group(0);
-        let mut child = process::spawn(&mut cmd, "postgres")?;
+        let (mut child, noted) = process::spawn(&mut cmd, "postgres")?;
         let Some(pid) = child.id() else {
             return Err(Error::State("the engine ended at once".to_owned()));
         };
@@ -308,7 +355,7 @@ impl Pg {
         let (me, pgdata) = (Arc::clone(self), pgdata.to_owned());
         tokio::spawn(async move {
             let status = child.wait().await;
-            process::forget(Some(pid));
+            drop(noted);
             // A postmaster that was killed leaves its children behind; they must not outlive what is reported.
             process::kill_all(pgdata).await;
             let clean = status.as_ref().is_ok_and(std::process::ExitStatus::success) && me.wish().stopping;
@@ -392,6 +439,13 @@ impl Pg {
         )
         .await
     }
+}
+
+/// Runs what waits for the disk where nothing else waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::State(e.to_string()))?
 }
 
 /// Puts what decides the engine's role into the data directory, and takes out what would override the agent.

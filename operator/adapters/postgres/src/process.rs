@@ -20,8 +20,20 @@ fn ours() -> MutexGuard<'static, BTreeSet<u32>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a child that its starter waits for; call [`forget`] after that.
-pub fn spawn(cmd: &mut Command, program: &str) -> Result<Child> {
+/// Notes that a child is waited for by whoever holds this.
+#[derive(Debug)]
+pub struct Noted(Option<u32>);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            ours().remove(&pid);
+        }
+    }
+}
+
+/// Starts a child that its starter waits for while it holds the note.
+pub fn spawn(cmd: &mut Command, program: &str) -> Result<(Child, Noted)> {
     // Held over the start, so that the reaper cannot see the child before its id is noted.
     let mut ours = ours();
     let child = cmd.spawn().map_err(|source| Error::Spawn {
@@ -29,14 +41,8 @@ pub fn spawn(cmd: &mut Command, program: &str) -> Result<Child> {
         source,
     })?;
     ours.extend(child.id());
-    Ok(child)
-}
-
-/// The child has been waited for.
-pub fn forget(pid: Option<u32>) {
-    if let Some(pid) = pid {
-        ours().remove(&pid);
-    }
+    let noted = Noted(child.id());
+    Ok((child, noted))
 }
 
 /// Waits for dead children that nobody else waits for, without blocking. Gives how many there were.
@@ -144,15 +150,14 @@ mod tests {
         // The shell ends at once; its child is orphaned, and dies a little later.
         let mut cmd = Command::new("sh");
         cmd.args(["-c", "(sleep 0.1; exit 3) & exit 7"]);
-        let mut child = spawn(&mut cmd, "sh").unwrap();
-        let pid = child.id();
+        let (mut child, noted) = spawn(&mut cmd, "sh").unwrap();
         let mut reaped = 0;
         for _ in 0..20 {
             reaped += reap();
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         let status = child.wait().await.unwrap();
-        forget(pid);
+        drop(noted);
         for _ in 0..20 {
             reaped += reap();
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -167,10 +172,8 @@ mod tests {
         let path = dir.path().canonicalize().unwrap();
         let mut cmd = Command::new("sh");
         cmd.args(["-c", "sleep 100 & sleep 100 & exit 0"]).current_dir(&path);
-        let mut child = spawn(&mut cmd, "sh").unwrap();
-        let pid = child.id();
+        let (mut child, _noted) = spawn(&mut cmd, "sh").unwrap();
         child.wait().await.unwrap();
-        forget(pid);
         assert_eq!(in_directory(&path).len(), 2);
         kill_all(path.clone()).await;
         assert_eq!(in_directory(&path), []);

@@ -20,12 +20,12 @@ impl Pg {
         let pgdata = self.layout().pgdata();
         {
             let mut wish = self.wish();
-            wish.sync = SyncNames::Nobody;
             wish.upstream = None;
             wish.floors.clear();
         }
-        self.reload()?;
-        self.stop_receiver_for_promotion().await?;
+        // Sealed members have no receiver. The settings changed above, so none starts again.
+        self.follow(None).await?;
+        self.set_sync(SyncNames::Nobody).await?;
         occupy(&pgdata, term)?;
         let session = self.session("holdfast agent work", Duration::from_secs(1)).await?;
         let done: bool = within(DEADLINE, session.query_one("SELECT pg_promote(true, 100)", &[]))
@@ -51,11 +51,6 @@ impl Pg {
             }
         });
         Ok(())
-    }
-
-    async fn stop_receiver_for_promotion(&self) -> Result<()> {
-        // Sealed members have none. The setting changed above, so none starts again.
-        self.follow(None).await
     }
 }
 

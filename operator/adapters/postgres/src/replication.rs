@@ -65,10 +65,38 @@ impl Pg {
         Ok(())
     }
 
-    /// Running primary: changes the synchronous standbys.
-    pub fn set_sync(&self, sync: SyncNames) -> Result<()> {
-        self.wish().sync = sync;
-        self.reload()
+    /// Running primary: changes the synchronous standbys; returns once postmaster and checkpointer have taken that up.
+    pub async fn set_sync(&self, sync: SyncNames) -> Result<()> {
+        self.wish().sync = sync.clone();
+        self.reload()?;
+        for _ in 0..250 {
+            if self.sync_taken_up().await?.as_ref() == Some(&sync) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(Error::Deadline(5000))
+    }
+
+    /// The synchronous standbys by which each commit waits from now on, if that is certain. A session's own view is no
+    /// proof: a commit waits if the checkpointer has written so into shared memory, and only a new session has what the
+    /// postmaster has.
+    pub(crate) async fn sync_taken_up(&self) -> Result<Option<SyncNames>> {
+        // Forked by the postmaster with its present setting; before that it had signalled the checkpointer.
+        let fresh = self.session("holdfast agent check", DEADLINE).await?;
+        let sql = "SELECT current_setting('synchronous_standby_names'), pid FROM pg_stat_activity \
+                   WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')";
+        let Some(row) = within(DEADLINE, fresh.query_opt(sql, &[])).await? else {
+            return Ok(None);
+        };
+        let pid: i32 = row.try_get(1)?;
+        // It sleeps where it has nothing left to take up, with no signal waiting.
+        let settled = u32::try_from(pid).is_ok_and(process::settled);
+        Ok(if settled {
+            Some(crate::sync_names::parse(row.try_get(0)?))
+        } else {
+            None
+        })
     }
 
     /// Running primary: ends these standbys' walsenders and waits until the processes are gone.
