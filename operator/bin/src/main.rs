@@ -20,6 +20,10 @@ struct Cli {
 enum Command {
     /// Run the controllers.
     Operator(operator::Options),
+    /// Run as the first process of a member's Pod; everything that it needs comes from the Pod's environment.
+    Agent,
+    /// Run as a member's init container: bring this binary and a passwd entry for the Pod's user ID.
+    Setup,
     /// Write the CustomResourceDefinitions, one YAML file per kind.
     Crds(crds::Options),
 }
@@ -36,6 +40,19 @@ fn main() -> anyhow::Result<()> {
                 .build()?
                 .block_on(operator::run(options))
         }
+        Command::Agent => {
+            logs();
+            let options = holdfast_agent::Options::from_env()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(4)
+                .build()?;
+            let ended = runtime.block_on(holdfast_agent::run(options));
+            // A call that waits for a stalled disk must not keep the process.
+            runtime.shutdown_background();
+            ended
+        }
+        Command::Setup => holdfast_agent::setup(),
         Command::Crds(options) => crds::run(&options),
     }
 }
