@@ -1,5 +1,8 @@
 //! Real agents and engines on one machine.
 
+// A panic in a test's helper is the assertion, as in the tests themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! `holdfast`: one binary. As the operator it runs controllers; as the agent it is the first process of a member's Pod.
 
+mod check;
 mod crds;
 mod operator;
 
@@ -24,6 +25,8 @@ enum Command {
     Agent,
     /// Run as a member's init container: bring this binary and a passwd entry for the Pod's user ID.
     Setup,
+    /// Ask the API server whether this installation is fit to work.
+    Check(check::Options),
     /// Write the CustomResourceDefinitions, one YAML file per kind.
     Crds(crds::Options),
 }
@@ -53,6 +56,10 @@ fn main() -> anyhow::Result<()> {
             ended
         }
         Command::Setup => holdfast_agent::setup(),
+        Command::Check(options) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(check::run(options)),
         Command::Crds(options) => crds::run(&options),
     }
 }

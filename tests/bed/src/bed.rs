@@ -1,17 +1,16 @@
 //! A bed as a whole: up, found again, down.
 
-use crate::control::{self, kubeconfig};
-use crate::git::{self, GitServers};
-use crate::image::{self, ImageRef, ImageSpec};
+use crate::control;
+use crate::git;
+use crate::image;
 use crate::net::{Host, Net};
+use crate::remove::{remove, remove_stale};
 use crate::run::{self, Proc, progress};
 use crate::state::{self, Lock, State};
-use crate::{binaries, cgroup, client, cluster, links, net, node, packages, paths, pki, registry};
-use anyhow::{Context, Result, ensure};
+use crate::{binaries, cgroup, client, cluster, links, net, node, packages, paths, registry};
+use anyhow::{Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How a bed is to be.
@@ -23,8 +22,19 @@ pub struct Options {
     pub nodes: u8,
     /// PostgreSQL majors whose image is in the registry from the start, as `bed/postgres:N`.
     pub postgres: Vec<u8>,
-    /// Whether the bed ends with this process: a later start of any bed removes it once this process is gone.
-    pub owned: bool,
+    /// Whose end is the bed's end.
+    pub owner: Owner,
+}
+
+/// A process whose end takes the bed down, by the bed's own doing and whatever ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// None: the bed lives until it is taken down.
+    Nobody,
+    /// The process that calls.
+    Process,
+    /// The parent of the process that calls. A test runner that gives each test a process has one bed for all of them.
+    Parent,
 }
 
 impl Default for Options {
@@ -33,7 +43,7 @@ impl Default for Options {
             name: "default".into(),
             nodes: 3,
             postgres: vec![17],
-            owned: false,
+            owner: Owner::Nobody,
         }
     }
 }
@@ -45,7 +55,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Starts a bed and returns when all nodes are Ready. Usually 25 s; the first time ever, 20 min more for the programs.
+    /// Starts a bed and returns when all nodes are Ready. Usually 10 s; the first time ever, 20 min more for the programs.
     /// A bed of that name that is already up is used as it is, when it has the nodes asked for.
     pub fn up(options: Options) -> Result<Bed> {
         packages::need_root()?;
@@ -66,15 +76,16 @@ impl Bed {
             ensure!(
                 state.nodes == options.nodes,
                 "bed '{}' is up with {} nodes, not {}",
-                options.name,
+                state.name,
                 state.nodes,
                 options.nodes
             );
-            progress(&format!("bed '{}' is up already", options.name));
+            drop(lock);
+            bed.wait_started()?;
             return Ok(bed);
         }
         progress(&format!(
-            "starting bed '{}' with {} nodes (usually 25 s)",
+            "starting bed '{}' with {} nodes (usually 10 s)",
             options.name, options.nodes
         ));
         let mut state = new_state(&options)?;
@@ -95,6 +106,24 @@ impl Bed {
             start.elapsed().as_secs_f32()
         ));
         Ok(bed)
+    }
+
+    /// Waits for another process that starts this bed.
+    fn wait_started(&self) -> Result<()> {
+        run::wait_for(
+            &format!("bed '{}' to be started by another process", self.name),
+            Duration::from_secs(180),
+            || {
+                let state = self.state()?;
+                Ok(state.ready || !state.starter.is_some_and(|starter| starter.alive()))
+            },
+        )?;
+        ensure!(
+            self.state()?.ready,
+            "bed '{0}' did not start: `bed down --name {0}`, then start it again",
+            self.name
+        );
+        Ok(())
     }
 
     fn start(&self, state: &mut State, options: &Options) -> Result<()> {
@@ -140,6 +169,7 @@ impl Bed {
         state.procs.insert("provisioner".into(), start_provisioner(state)?);
         progress("waiting for the nodes (usually 10 s)");
         cluster::wait_nodes(state, 120)?;
+        cluster::wait_account(state)?;
         state.ready = true;
         state.save()
     }
@@ -154,6 +184,11 @@ impl Bed {
     pub fn down(self) -> Result<()> {
         let _lock = state::lock(&paths::home()?.join("beds.lock"))?;
         remove(&self.name)
+    }
+
+    /// Waits until no other test, thread or process, has the bed to itself, then takes it. Ends with what is returned.
+    pub fn alone(&self) -> Result<Lock> {
+        state::lock(&paths::bed(&self.name)?.join("alone.lock"))
     }
 
     /// What the bed is called.
@@ -174,69 +209,6 @@ impl Bed {
         // Saved even after a failure: half of a fault may be in force.
         state.save()?;
         result
-    }
-
-    /// The administrator's kubeconfig.
-    pub fn kubeconfig(&self) -> Result<PathBuf> {
-        kubeconfig(&self.state()?, "admin")
-    }
-
-    /// A program of the bed: `kubectl`, `helm`, `ctr`, …
-    pub fn program(&self, name: &str) -> Result<PathBuf> {
-        Ok(paths::bed(&self.name)?.join("bin").join(name))
-    }
-
-    /// A `kubectl` that speaks for the administrator.
-    pub fn kubectl(&self) -> Result<Command> {
-        control::kubectl(&self.state()?)
-    }
-
-    /// The registry's name and port, valid in image names, on nodes and in pods: `registry.bed:5000`.
-    pub fn registry(&self) -> &'static str {
-        registry::NAME
-    }
-
-    /// The registry's address and port, valid on the machine itself.
-    pub fn registry_address(&self) -> Result<String> {
-        Ok(format!("{}:5000", self.state()?.net.ip(Host::Registry)))
-    }
-
-    /// Builds an image and puts it into the registry as `name`, e.g. `holdfast/operator:dev`.
-    pub fn push_image(&self, spec: &ImageSpec, name: &str) -> Result<ImageRef> {
-        let state = self.state()?;
-        let work = state.dir()?.join(format!("image-{}", pki::token()?));
-        let pushed = spec.write(&work).and_then(|_| registry::install(&state, &work, name));
-        let _ = fs::remove_dir_all(&work);
-        pushed
-    }
-
-    /// Puts an archive in `oci-archive` format into the registry as `name`.
-    pub fn push_archive(&self, archive: &Path, name: &str) -> Result<ImageRef> {
-        let state = self.state()?;
-        let work = state.dir()?.join(format!("image-{}", pki::token()?));
-        let pushed = registry::unpack_archive(archive, &work).and_then(|()| registry::install(&state, &work, name));
-        let _ = fs::remove_dir_all(&work);
-        pushed
-    }
-
-    /// Puts a PostgreSQL major version into the registry; made first if need be, which usually takes 60 s.
-    pub fn push_postgres(&self, major: u8) -> Result<ImageRef> {
-        registry::install(
-            &self.state()?,
-            &image::postgres(major)?,
-            &format!("bed/postgres:{major}"),
-        )
-    }
-
-    /// The Git servers.
-    pub fn git(&self) -> Result<GitServers> {
-        GitServers::of(&self.state()?)
-    }
-
-    /// A command that runs on a host of the bed; on [`Host::Client`] it is an outside client of Services and names.
-    pub fn command_on<S: AsRef<str>>(&self, host: Host, argv: &[S]) -> Result<Command> {
-        let argv: Vec<String> = argv.iter().map(|word| word.as_ref().to_string()).collect();
-        client::command_on(&self.state()?, host, &argv)
     }
 
     /// Waits until all nodes that have power are Ready.
@@ -260,8 +232,12 @@ fn new_state(options: &Options) -> Result<State> {
         name: options.name.clone(),
         net: Net::free(&routes, &taken)?,
         nodes: options.nodes,
-        starter: binaries::this_process(),
-        owner: if options.owned { binaries::this_process() } else { None },
+        starter: Proc::of(i32::try_from(std::process::id())?),
+        owner: match options.owner {
+            Owner::Nobody => None,
+            Owner::Process => Proc::of(i32::try_from(std::process::id())?),
+            Owner::Parent => Proc::of(nix::unistd::getppid().as_raw()),
+        },
         ready: false,
         procs: BTreeMap::new(),
         off: BTreeSet::new(),
@@ -305,72 +281,4 @@ fn raise_watch_limit() {
     if now < ENOUGH {
         let _ = fs::write(FILE, ENOUGH.to_string());
     }
-}
-
-/// Removes beds whose owner is gone, and beds that nothing runs of (the machine was restarted). The caller holds the lock.
-fn remove_stale() -> Result<()> {
-    for name in state::names()? {
-        let stale = match State::load(&name) {
-            Ok(state) => {
-                let orphan = state.owner.is_some_and(|owner| !owner.alive());
-                let given_up = !state.ready && state.starter.is_none_or(|starter| !starter.alive());
-                orphan || given_up || (state.ready && cgroup::pids(&state.net.id()).is_empty())
-            }
-            // A folder without a readable state is what a start or an end cut short leaves.
-            Err(_) => true,
-        };
-        if stale {
-            progress(&format!("removing stale bed '{name}'"));
-            remove(&name)?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes all beds down, also those that only left something on the machine.
-pub fn down_all() -> Result<()> {
-    let _lock = state::lock(&paths::home()?.join("beds.lock"))?;
-    for name in state::names()? {
-        remove(&name)?;
-    }
-    for id in cgroup::beds(net::PREFIX) {
-        let Some(Ok(slot)) = id.strip_prefix(net::PREFIX).map(str::parse) else {
-            continue;
-        };
-        progress(&format!("removing what is left of a bed on {id}"));
-        remove_from_machine(&Net { slot })?;
-    }
-    Ok(())
-}
-
-/// Removes the bed called `name`. The caller holds the lock on beds.
-fn remove(name: &str) -> Result<()> {
-    let dir = paths::bed(name)?;
-    if let Ok(mut state) = State::load(name) {
-        progress(&format!("taking bed '{name}' down (usually 3 s)"));
-        for n in 1..=state.nodes {
-            // Errors are expected in a bed that is half up: what counts is that nothing is left afterwards.
-            if let Err(error) = node::power_off(&mut state, n)
-                && state.ready
-            {
-                progress(&format!("node{n}: {error:#}"));
-            }
-        }
-        remove_from_machine(&state.net)?;
-        for n in 1..=state.nodes {
-            node::wait_released(&state.node_dir(n)?)?;
-        }
-    }
-    if dir.exists() {
-        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
-    Ok(())
-}
-
-fn remove_from_machine(net: &Net) -> Result<()> {
-    let id = net.id();
-    cgroup::kill(&id, Duration::from_secs(30))?;
-    links::remove_all(net);
-    cgroup::remove(&id);
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The programs of the bed that Debian does not have, built once from the module files in `go/` into a cache.
 
-use crate::run::{Proc, command, output, progress};
+use crate::run::{command, output, progress};
 use crate::{paths, state};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -214,9 +214,4 @@ fn own_program() -> Result<PathBuf> {
             own.display()
         ),
     }
-}
-
-/// The process that calls, as an owner of beds.
-pub fn this_process() -> Option<Proc> {
-    Proc::of(i32::try_from(std::process::id()).ok()?)
 }

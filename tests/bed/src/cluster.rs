@@ -82,6 +82,20 @@ fn dns(state: &State) -> [Value; 2] {
     ]
 }
 
+/// Waits until pods can be made in the namespace `default`: they are refused before its service account is there.
+pub fn wait_account(state: &State) -> Result<()> {
+    let words = [
+        "wait",
+        "-n",
+        "default",
+        "--for=create",
+        "serviceaccount/default",
+        "--timeout=60s",
+    ];
+    output(kubectl(state)?.args(words)).context("the controller manager makes no service account")?;
+    Ok(())
+}
+
 /// Waits until all nodes that have power are Ready; usually 8 s after the kubelets start.
 pub fn wait_nodes(state: &State, seconds: u32) -> Result<()> {
     let mut kubectl = kubectl(state)?;

@@ -73,7 +73,6 @@ impl GitServers {
     /// A `git` that runs on this machine and reaches the https server by its name, with user and token.
     pub fn command(&self) -> Command {
         let settings = [
-            ("http.sslCAInfo", self.ca.display().to_string()),
             (
                 "http.curloptResolve",
                 format!("{}.bed:443:{}", Host::GitHttps.name(), self.https_ip),
@@ -89,6 +88,8 @@ impl GitServers {
         let mut git = command(&["git"]);
         git.env("GIT_CONFIG_COUNT", settings.len().to_string())
             .env("GIT_TERMINAL_PROMPT", "0");
+        // By environment, as some machines set this variable for everybody, and it wins over configuration.
+        git.env("GIT_SSL_CAINFO", &self.ca);
         for (n, (name, value)) in settings.into_iter().enumerate() {
             git.env(format!("GIT_CONFIG_KEY_{n}"), name)
                 .env(format!("GIT_CONFIG_VALUE_{n}"), value);

@@ -9,6 +9,7 @@
 //! The library is synchronous on purpose: each call is a few system calls or short programs, and tests call it from
 //! threads and from async code alike.
 
+pub mod access;
 pub mod bed;
 pub mod binaries;
 pub mod cgroup;
@@ -27,13 +28,15 @@ pub mod paths;
 pub mod pki;
 pub mod provision;
 pub mod registry;
+pub mod remove;
 pub mod run;
 pub mod state;
 pub mod status;
 pub mod volume;
 
-pub use bed::{Bed, Options};
+pub use bed::{Bed, Options, Owner};
 pub use git::GitServers;
 pub use image::{ImageRef, ImageSpec};
-pub use net::Net;
+pub use net::{Host, Net};
+pub use state::Lock;
 pub use volume::Volume;

@@ -101,7 +101,7 @@ pub fn apply_cuts(state: &State, host: Host) -> Result<()> {
     let mut rules = String::from("table inet bedcut {}\ndelete table inet bedcut\n");
     let cuts: Vec<_> = state.cuts.iter().filter(|cut| cut.at == host).collect();
     if !cuts.is_empty() {
-        rules.push_str("table inet bedcut { chain in { type filter hook prerouting priority -310; policy accept;\n");
+        rules.push_str("table inet bedcut {\nchain in {\ntype filter hook prerouting priority -310; policy accept;\n");
         for cut in cuts {
             let loss = match cut.percent {
                 100.. => String::new(),
@@ -110,7 +110,7 @@ pub fn apply_cuts(state: &State, host: Host) -> Result<()> {
             let sources = state.net.sources(cut.from).join(", ");
             rules.push_str(&format!("ip saddr {{ {sources} }} {loss}drop\n"));
         }
-        rules.push_str("} }\n");
+        rules.push_str("}\n}\n");
     }
     feed(
         &mut command(&["ip", "netns", "exec", &state.net.link(host), "nft", "-f", "-"]),

@@ -5,9 +5,9 @@ mod args;
 use anyhow::{Context, Result};
 use args::{Args, Command, Internal};
 use clap::Parser;
-use holdfast_bed::bed::{self, Bed, Options};
+use holdfast_bed::bed::{Bed, Options, Owner};
 use holdfast_bed::net::Host;
-use holdfast_bed::{ImageSpec, binaries, image, init, packages, provision, status};
+use holdfast_bed::{ImageSpec, binaries, image, init, packages, provision, remove, status};
 use nix::sys::signal::Signal;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
@@ -36,11 +36,11 @@ fn main() -> Result<()> {
                 name: name.into(),
                 nodes,
                 postgres,
-                owned: false,
+                owner: Owner::Nobody,
             })?;
             println!("export KUBECONFIG={}", bed.kubeconfig()?.display());
         }
-        Command::Down { all: true } => bed::down_all()?,
+        Command::Down { all: true } => remove::down_all()?,
         Command::Down { all: false } => bed()?.down()?,
         Command::Status => print!("{}", status::all()?),
         Command::Kubeconfig => println!("{}", bed()?.kubeconfig()?.display()),
@@ -100,6 +100,7 @@ fn main() -> Result<()> {
         Command::Heal { all: true } => bed()?.heal_all()?,
         Command::Rate { host, kbit } => bed()?.limit_rate(host, (kbit > 0).then_some(kbit))?,
         Command::Cpu { node, percent } => bed()?.limit_cpu(node, (percent > 0).then_some(percent))?,
+        Command::Memory { node, mib } => bed()?.limit_memory(node, (mib > 0).then_some(mib))?,
         Command::ApiDown => bed()?.api_down()?,
         Command::ApiPause { seconds } => bed()?.freeze(Host::Cp, seconds.map(Duration::from_secs_f64))?,
         Command::ApiUp => {

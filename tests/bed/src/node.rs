@@ -239,8 +239,7 @@ pub fn power_off(state: &mut State, n: u8) -> Result<()> {
 
 /// Waits until no loop device holds a disk image of the node: one mounted again too soon would be the old, dead one.
 pub fn wait_released(node_dir: &Path) -> Result<()> {
-    let disks = node_dir.join("disks");
     wait_for("the node's volumes to be released", Duration::from_secs(20), || {
-        Ok(!volume::loops().iter().any(|(_, backing)| backing.starts_with(&disks)))
+        Ok(volume::released(node_dir))
     })
 }

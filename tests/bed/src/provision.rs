@@ -1,9 +1,10 @@
 //! The provisioner: a daemon that gives each claim of the class `bed` a volume on the node that the scheduler chose, grows
 //! it, and deletes it with its claim. It talks to the API server only; `kubectl` shows what it does.
 
+use crate::bed::Bed;
 use crate::control::kubeconfig;
 use crate::state::State;
-use crate::volume;
+use crate::{cgroup, volume};
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -36,9 +37,12 @@ pub async fn main(name: &str) -> Result<()> {
         watcher(Api::<PersistentVolume>::all(client.clone()), watcher::Config::default()).map(|event| event.map(drop));
     let mut events = futures::stream::select(claims.boxed(), volumes.boxed());
     loop {
+        if state.owner.is_some_and(|owner| !owner.alive()) {
+            return end_with_owner(name);
+        }
         // Any event means: look at everything. A pass over a bed's few volumes is two lists. Without events, a pass every
-        // 5 s takes up what had to wait, such as the claims of a node without power.
-        let wake = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
+        // 2 s takes up what had to wait, such as the claims of a node without power.
+        let wake = tokio::time::timeout(Duration::from_secs(2), events.next()).await;
         if let Ok(Some(Err(error))) = wake {
             eprintln!("watch: {error}");
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -47,9 +51,17 @@ pub async fn main(name: &str) -> Result<()> {
         // Events come in bursts; what has already come is covered by the same pass.
         while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(20), events.next()).await {}
         if let Err(error) = pass(&client, name).await {
+            // What fails now fails again at once: the log is for people.
             eprintln!("{error:#}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
+}
+
+/// Takes the bed down after its owner's end. This process leaves the bed's control group first, so as not to kill itself.
+fn end_with_owner(name: &str) -> Result<()> {
+    std::fs::write(cgroup::dir("freezer", "").join(cgroup::PROCS), "0")?;
+    Bed::attach(name)?.down()
 }
 
 async fn pass(client: &Client, name: &str) -> Result<()> {

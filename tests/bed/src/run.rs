@@ -1,5 +1,6 @@
 //! Running programs: to completion with a readable error, or in the background so that they outlive us.
 
+use crate::state::State;
 use crate::{cgroup, paths};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -164,6 +165,28 @@ impl Launch<'_> {
         std::thread::spawn(move || child.wait());
         Ok(started)
     }
+}
+
+/// Runs `argv` after `time`, whatever becomes of us, unless the bed ends before.
+pub fn later(state: &State, time: Duration, argv: &[&str]) -> Result<()> {
+    let mut words = vec![
+        "sh".into(),
+        "-c".into(),
+        "sleep \"$1\"; shift; exec \"$@\"".into(),
+        "sh".into(),
+    ];
+    words.push(time.as_secs_f64().to_string());
+    words.extend(argv.iter().map(ToString::to_string));
+    let cgroups = cgroup::create_freezer(&state.net.id(), "timers")?;
+    Launch {
+        netns: None,
+        cgroups,
+        log: &state.log("timers")?,
+        argv: words,
+        env: Vec::new(),
+    }
+    .start()?;
+    Ok(())
 }
 
 /// Polls until `ready` says so. Fails after `limit` with `what` and the last reason given.

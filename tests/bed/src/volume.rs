@@ -2,10 +2,13 @@
 //! Full disks, stalled disks and lost page caches are real in them.
 
 use crate::paths;
-use crate::run::{command, output, progress, run};
+use crate::run::{self, command, output, progress, run};
+use crate::state::State;
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// The smallest volume made; below it ext4 has no room for a journal.
@@ -37,8 +40,8 @@ pub fn mounted(first: i32) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Loop devices in use, with the file behind each.
-pub fn loops() -> Vec<(String, PathBuf)> {
+/// Loop devices in use, with the name of the file behind each. The folder is no help: it is the node's view of it.
+pub fn loops() -> Vec<(String, OsString)> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };
@@ -46,9 +49,10 @@ pub fn loops() -> Vec<(String, PathBuf)> {
         .flatten()
         .filter_map(|entry| {
             let backing = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+            let backing = PathBuf::from(backing.trim_end().trim_end_matches(" (deleted)"));
             Some((
                 entry.file_name().into_string().ok()?,
-                PathBuf::from(backing.trim_end().trim_end_matches(" (deleted)")),
+                backing.file_name()?.to_os_string(),
             ))
         })
         .collect()
@@ -88,6 +92,7 @@ pub fn mount_in(first: i32, name: &str) -> Result<()> {
         "-t",
         &first.to_string(),
         "-m",
+        "-p",
         "mount",
         "-t",
         "ext4",
@@ -113,11 +118,23 @@ pub fn mount_all(node_dir: &Path) {
         let point = node_dir.join("volumes").join(name);
         let mounted = fs::create_dir_all(&point)
             .map_err(anyhow::Error::from)
+            .and_then(|()| grow_pending(&disk))
             .and_then(|()| output(command(&["mount", "-t", "ext4", "-o", "loop"]).arg(&disk).arg(&point)));
         if let Err(error) = mounted {
             progress(&format!("cannot mount {}: {error:#}", disk.display()));
         }
     }
+}
+
+/// Whether nothing holds any disk of a node's folder.
+pub fn released(node_dir: &Path) -> bool {
+    let disks = fs::read_dir(node_dir.join("disks"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    let disks: Vec<_> = disks.collect();
+    !loops().iter().any(|(_, backing)| disks.contains(backing))
 }
 
 /// Unmounts a volume, if its node runs, and deletes its disk.
@@ -126,12 +143,11 @@ pub fn delete(first: Option<i32>, node_dir: &Path, name: &str) -> Result<()> {
     if let Some(first) = first
         && mounted(first).contains(&through(first, &inside))
     {
-        run(&["nsenter", "-t", &first.to_string(), "-m", "umount", &inside])?;
+        run(&["nsenter", "-t", &first.to_string(), "-m", "-p", "umount", &inside])?;
     }
-    for left in [
-        node_dir.join("disks").join(format!("{name}.img")),
-        node_dir.join("disks").join(format!("{name}.new")),
-    ] {
+    // The disk last: while it is there, the volume is known to be on this node.
+    for end in ["new", "grow", "img"] {
+        let left = node_dir.join("disks").join(format!("{name}.{end}"));
         if left.exists() {
             fs::remove_file(left)?;
         }
@@ -140,17 +156,49 @@ pub fn delete(first: Option<i32>, node_dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Grows a mounted volume to `bytes`, while it is in use.
+/// Grows a mounted volume to `bytes`, while it is in use. The kernel allows that to CAP_SYS_RESOURCE only: without it this
+/// fails, and the volume grows when its node is next switched on.
 pub fn grow(first: i32, node_dir: &Path, name: &str, bytes: u64) -> Result<()> {
     let disk = node_dir.join("disks").join(format!("{name}.img"));
-    File::options().write(true).open(&disk)?.set_len(bytes)?;
-    let (device, _) = loops()
-        .into_iter()
-        .find(|(_, backing)| backing.file_name() == disk.file_name())
-        .with_context(|| format!("{name} has no loop device"))?;
-    let device = format!("/dev/{device}");
-    run(&["losetup", "-c", &device])?;
-    run(&["nsenter", "-t", &first.to_string(), "-m", "resize2fs", &device])?;
+    let pending = pending_growth(&disk);
+    if fs::metadata(&disk)?.len() < bytes {
+        fs::write(&pending, "")?;
+        File::options().write(true).open(&disk)?.set_len(bytes)?;
+        let mut devices = loops().into_iter();
+        let device = devices.find(|(_, backing)| Some(backing.as_os_str()) == disk.file_name());
+        let (device, _) = device.with_context(|| format!("{name} has no loop device"))?;
+        let device = format!("/dev/{device}");
+        run(&["losetup", "-c", &device])?;
+        // In the node's pid namespace too: resize2fs looks up its mounts in /proc/self.
+        run(&["nsenter", "-t", &first.to_string(), "-m", "-p", "resize2fs", &device])?;
+        fs::remove_file(&pending)?;
+    }
+    ensure!(
+        !pending.exists(),
+        "the file system grows when the node is next switched on"
+    );
+    Ok(())
+}
+
+/// The file beside a disk that says that its file system is smaller than it should be.
+fn pending_growth(disk: &Path) -> PathBuf {
+    disk.with_extension("grow")
+}
+
+/// Grows the file system on a disk that is not mounted, if it should.
+fn grow_pending(disk: &Path) -> Result<()> {
+    let pending = pending_growth(disk);
+    if pending.exists() {
+        // resize2fs refuses a file system that was not checked; exit status 1 means that something was repaired.
+        let checked = command(&["e2fsck", "-f", "-y"])
+            .arg(disk)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(checked.code().is_some_and(|code| code <= 1), "e2fsck: {checked}");
+        output(command(&["resize2fs"]).arg(disk))?;
+        fs::remove_file(pending)?;
+    }
     Ok(())
 }
 
@@ -183,20 +231,10 @@ fn surely_a_volume(path: &Path) -> Result<(File, String)> {
 }
 
 /// Stops all writes to the file system at `path` for `time`: writers and fsync hang, as on a dead disk.
-pub fn stall(path: &Path, time: Duration) -> Result<()> {
+pub fn stall(state: &State, path: &Path, time: Duration) -> Result<()> {
     let (_open, same) = surely_a_volume(path)?;
-    let path = paths::text(path)?;
     // The thaw is armed first, in a process of its own: whoever waits for a frozen file system cannot even be killed.
-    let thaw = format!("sleep {}; exec fsfreeze --unfreeze \"$1\"", time.as_secs_f64());
-    let mut armed = command(&["setsid", "sh", "-c", &thaw, "sh", path]);
-    let null = std::process::Stdio::null;
-    let mut armed = armed
-        .stdin(null())
-        .stdout(null())
-        .stderr(null())
-        .spawn()
-        .context("cannot arm the thaw")?;
-    std::thread::spawn(move || armed.wait());
+    run::later(state, time, &["fsfreeze", "--unfreeze", paths::text(path)?])?;
     run(&["fsfreeze", "--freeze", &same])?;
     Ok(())
 }

@@ -1,1 +1,8 @@
-//! holdfast-e2e
+//! The house: a bed with Holdfast installed on it by Helm, as a user would.
+
+pub mod house;
+pub mod set;
+pub mod sql;
+
+pub use house::House;
+pub use set::Set;

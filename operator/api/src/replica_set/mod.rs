@@ -48,7 +48,7 @@ pub struct HAReplicaSetSpec {
 
     /// How many members, 1 to 7. Each is a Pod with a volume of its own.
     #[serde(default = "default_members")]
-    #[schemars(range(min = 1, max = 7))]
+    #[schemars(range(min = 1, max = 7), extend("format" = "int32"))]
     pub members: u16,
 
     /// When a commit is acknowledged.
@@ -107,7 +107,7 @@ pub struct Durability {
     /// How many members hold a commit before it is acknowledged, the primary included. Default: the smaller of 2 and
     /// spec.members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 7))]
+    #[schemars(range(min = 1, max = 7), extend("format" = "int32"))]
     pub copies: Option<u16>,
     /// Async only: bytes of log that a standby may lack and still be elected, for example 16Mi (the default).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,9 @@ pub mod view;
 pub mod why;
 pub mod wish;
 
+#[cfg(test)]
+mod tests;
+
 pub use decide::{Step, decide};
 pub use plan::{Plan, Problem};
 pub use view::{MemberSeen, PodView, RecordView, SetView, VolumeView};

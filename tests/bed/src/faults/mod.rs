@@ -1,16 +1,15 @@
 //! Faults. Each is physical: what it hits cannot tell it from the real thing. Each is in force until it is taken back by
 //! the method named beside it, by [`Bed::heal_all`], or with the bed.
 
+mod inside;
+
 use crate::bed::Bed;
 use crate::net::Host;
-use crate::run::{command, output, progress};
+use crate::run::{self, wait_for};
 use crate::state::Cut;
-use crate::volume::{self, Volume};
-use crate::{cgroup, control, links, node};
-use anyhow::{Context, Result, bail, ensure};
+use crate::{cgroup, control, links, node, paths, volume};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
 impl Bed {
@@ -37,7 +36,10 @@ impl Bed {
         self.change(|state| {
             let group = state.net.group(host);
             if let Some(time) = time {
-                arm_thaw(&group, &state.net.link(host), time)?;
+                let script = "ip link set \"$1\" up; echo THAWED > \"$2\"";
+                let file = cgroup::freezer_file(&group);
+                let argv = ["sh", "-c", script, "sh", &state.net.link(host), paths::text(&file)?];
+                run::later(state, time, &argv)?;
             }
             links::set_link(&state.net, host, false)?;
             cgroup::freeze(&group)?;
@@ -152,13 +154,26 @@ impl Bed {
         })
     }
 
+    /// Squeezes a node, its pods and page cache included, into `mib` MiB; the kernel's killer of processes does the rest.
+    /// `None` lifts the limit.
+    pub fn limit_memory(&self, node: u8, mib: Option<u64>) -> Result<()> {
+        self.change(|state| {
+            cgroup::limit_memory(&state.net.group(Host::Node(node)), mib)?;
+            note(
+                state,
+                format!("node{node} has at most"),
+                mib.map(|mib| format!("{mib} MiB of memory")),
+            )
+        })
+    }
+
     /// Kills the API server. Pods, kubelets and etcd go on. Back with [`Bed::api_up`].
     pub fn api_down(&self) -> Result<()> {
         self.change(|state| {
             let api = state.procs.remove("api").context("the API server does not run")?;
             state.api_down = true;
             api.signal(Signal::SIGKILL);
-            crate::run::wait_for("the API server to end", Duration::from_secs(10), || Ok(!api.alive()))
+            wait_for("the API server to end", Duration::from_secs(10), || Ok(!api.alive()))
         })
     }
 
@@ -172,88 +187,6 @@ impl Bed {
             state.api_down = false;
             control::wait_ready(state)
         })
-    }
-
-    /// The volume of a claim.
-    pub fn volume(&self, namespace: &str, claim: &str) -> Result<Volume> {
-        let path = [
-            "get",
-            "pvc",
-            "-n",
-            namespace,
-            claim,
-            "-o",
-            "jsonpath={.spec.volumeName}",
-        ];
-        let name = output(self.kubectl()?.args(path))?;
-        ensure!(!name.is_empty(), "the claim {namespace}/{claim} has no volume yet");
-        self.volumes()?
-            .into_iter()
-            .find(|volume| volume.name == name)
-            .with_context(|| format!("volume {name} is not in this bed"))
-    }
-
-    /// All volumes of nodes that have power.
-    pub fn volumes(&self) -> Result<Vec<Volume>> {
-        let state = self.state()?;
-        let mut all = Vec::new();
-        for node in 1..=state.nodes {
-            let Some(first) = state.first(node) else { continue };
-            all.extend(volume::mounted(first).into_iter().filter_map(|path| {
-                Some(Volume {
-                    name: path.file_name()?.to_str()?.to_string(),
-                    node,
-                    path,
-                })
-            }));
-        }
-        Ok(all)
-    }
-
-    /// Stops a volume's disk for `time`: reads of what is in memory go on, writers and fsync hang.
-    pub fn stall(&self, volume: &Volume, time: Duration) -> Result<()> {
-        volume::stall(&volume.path, time)
-    }
-
-    /// Fills a volume up to the last `leave` bytes. Back with [`Bed::unfill`].
-    pub fn fill(&self, volume: &Volume, leave: u64) -> Result<()> {
-        volume::fill(&volume.path, leave)?;
-        self.change(|state| note(state, format!("volume {}", volume.name), Some("filled".into())))
-    }
-
-    /// Gives a filled volume its room back.
-    pub fn unfill(&self, volume: &Volume) -> Result<()> {
-        volume::unfill(&volume.path)?;
-        self.change(|state| note(state, format!("volume {}", volume.name), None))
-    }
-
-    /// Sends a signal to the processes of a pod whose command line has `pattern` in it, oldest first, and returns how many
-    /// there were. None is an error: a fault that hits nothing shows nothing.
-    pub fn signal(&self, namespace: &str, pod: &str, pattern: &str, signal: Signal) -> Result<usize> {
-        let path = ["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.metadata.uid}"];
-        let uid = output(self.kubectl()?.args(path))?;
-        let group = format!("/pod{uid}/");
-        let mut hit = 0;
-        let mut pids = cgroup::pids(&self.state()?.net.id());
-        pids.sort_unstable();
-        for pid in pids {
-            let inside = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&group));
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if inside && !line.starts_with("/pause") && line.contains(pattern) {
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?;
-                hit += 1;
-            }
-        }
-        if hit == 0 {
-            bail!("no process of {namespace}/{pod} has '{pattern}' in its command line");
-        }
-        Ok(hit)
-    }
-
-    /// Kills the processes of a pod whose command line has `pattern` in it.
-    pub fn kill(&self, namespace: &str, pod: &str, pattern: &str) -> Result<usize> {
-        self.signal(namespace, pod, pattern, Signal::SIGKILL)
     }
 
     /// Takes back whatever is in force: power, freezes, cuts, limits, ballast, API server.
@@ -274,6 +207,7 @@ impl Bed {
                 self.power_on(n)?;
             }
             self.limit_cpu(n, None)?;
+            self.limit_memory(n, None)?;
         }
         for volume in self.volumes()? {
             volume::thaw_now(&volume.path);
@@ -284,36 +218,10 @@ impl Bed {
 }
 
 /// Remembers a fault for `bed status`, or forgets it.
-fn note(state: &mut crate::state::State, what: String, how: Option<String>) -> Result<()> {
+pub(crate) fn note(state: &mut crate::state::State, what: String, how: Option<String>) -> Result<()> {
     match how {
         Some(how) => state.notes.insert(what, how),
         None => state.notes.remove(&what),
     };
-    Ok(())
-}
-
-/// Starts a process outside the group that thaws it after `time` and plugs its cable in again.
-fn arm_thaw(group: &str, link: &str, time: Duration) -> Result<()> {
-    let script = "sleep $1; ip link set \"$2\" up; echo THAWED > \"$3\"";
-    let mut armed = command(&[
-        "setsid",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        &time.as_secs_f64().to_string(),
-        link,
-    ]);
-    armed
-        .arg(cgroup::freezer_file(group))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut armed = armed.spawn().context("cannot arm the thaw")?;
-    std::thread::spawn(move || {
-        if let Err(error) = armed.wait() {
-            progress(&format!("the armed thaw: {error}"));
-        }
-    });
     Ok(())
 }

@@ -1,0 +1,46 @@
+# `make demo` and `make test` are all that most people need; the rest is what they are made of.
+
+TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
+# Tests on the bed share two cores; more at once only makes each slower.
+E2E_THREADS ?= 2
+
+.PHONY: help demo demo-down test test-fast test-bed test-e2e image lint generate check-generated deny sim
+
+help: ## What there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+demo: image ## A real Kubernetes, Holdfast on it, and a Git commit that becomes a running database
+	@cargo build -q -p holdfast-bed -p holdfast-e2e
+	@PATH=$(TARGET)/debug:$$PATH $(TARGET)/debug/demo
+
+demo-down: ## Take the demo away again
+	@cargo build -q -p holdfast-bed -p holdfast-e2e
+	@$(TARGET)/debug/demo --down
+
+image: ## The program that goes into the image
+	@echo "demo: building Holdfast (the first time about 6 min, then seconds)"
+	@cargo build -q --profile image -p holdfast --bin holdfast --bin kubectl-holdfast
+
+test: lint check-generated test-fast test-e2e ## Everything; the same that CI runs
+
+test-fast: ## Without a cluster; under a minute warm
+	cargo test --workspace
+
+test-e2e: image ## The promises, on the bed
+	cargo build -q -p holdfast-bed
+	cargo test -p holdfast-e2e --test promises -- --ignored --test-threads=$(E2E_THREADS)
+
+test-bed: ## The bed's own tests: each fault is real
+	cargo test -p holdfast-bed -- --ignored --test-threads=1
+
+lint: ## Format, clippy, and that core cannot do I/O
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@! cargo tree -p holdfast-core -e normal --prefix none | grep -E '^(tokio|hyper|kube-client|reqwest|rustix|nix) ' \
+		|| { echo "core can do I/O: see above"; exit 1; }
+
+generate: ## CRDs and the charts' copies of them
+	cargo run -q -p holdfast --bin holdfast -- crds --out crds --chart charts/holdfast-crds/templates
+
+check-generated: generate ## Generated files are as committed
+	@git diff --exit-code -- crds charts || { echo "run make generate and commit"; exit 1; }

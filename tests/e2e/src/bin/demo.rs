@@ -1,0 +1,141 @@
+//! `make demo`: from nothing to a replica set that came from a Git commit, with a guide.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use holdfast_bed::Bed;
+use holdfast_e2e::house::{root, run, say};
+use holdfast_e2e::{House, Set};
+
+/// The demo's bed.
+const BED: &str = "demo";
+/// What `examples/repository` calls its namespace and replica set.
+const NAMESPACE: &str = "civil";
+const SET: &str = "registry";
+
+#[derive(Parser)]
+#[command(about = "A real Kubernetes, Holdfast on it, and a Git commit that becomes a running database.")]
+struct Cli {
+    /// Take everything down again.
+    #[arg(long)]
+    down: bool,
+}
+
+fn main() -> Result<()> {
+    if Cli::parse().down {
+        return match Bed::attach(BED) {
+            Ok(bed) => bed.down(),
+            Err(_) => {
+                say("nothing is up");
+                Ok(())
+            }
+        };
+    }
+    let start = Instant::now();
+    let house = House::open(BED)?;
+    let commit = repository(&house)?;
+    say(&format!(
+        "waiting for the replica set of commit {} (usually 20 s)",
+        short(&commit)
+    ));
+    let set = Set {
+        house: &house,
+        namespace: NAMESPACE.into(),
+        name: SET.into(),
+    };
+    if let Err(error) = set.wait_ready(Duration::from_secs(300)) {
+        house.dump(NAMESPACE);
+        return Err(error);
+    }
+    say(&format!("Ready after {:.0} s", start.elapsed().as_secs_f32()));
+    guide(&house, &set)
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
+/// A repository made from `examples/repository`, served over ssh, and the GitSource that follows it.
+fn repository(house: &House) -> Result<String> {
+    let git = house.bed.git()?;
+    say("making a Git repository from examples/repository, served over ssh");
+    if !git.path("civil").exists() {
+        git.create("civil")?;
+    }
+    let work = house.bed.kubeconfig()?.with_file_name("civil-work");
+    let in_work = |args: &[&str]| run(git.command().current_dir(&work).args(args));
+    if !work.exists() {
+        run(Command::new("cp")
+            .arg("-r")
+            .arg(root().join("examples/repository"))
+            .arg(&work))?;
+        in_work(&["init", "-q", "-b", "main"])?;
+        in_work(&["remote", "add", "origin", &git.ssh_url("civil")])?;
+        in_work(&["add", "."])?;
+        let author = ["-c", "user.name=Demo", "-c", "user.email=demo@example.org"];
+        in_work(&[&author[..], &["commit", "-qm", "The registry's database"]].concat())?;
+        in_work(&["push", "-q", "origin", "main"])?;
+    }
+    let commit = in_work(&["rev-parse", "HEAD"])?.trim().to_owned();
+
+    house.apply(&format!(
+        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+    ))?;
+    let secret = house.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "create",
+        "secret",
+        "generic",
+        "git-credentials",
+        &format!("--from-file=identity={}", git.ssh_key.display()),
+        &format!("--from-file=known_hosts={}", git.known_hosts.display()),
+        "--dry-run=client",
+        "-o",
+        "yaml",
+    ])?;
+    house.apply(&secret)?;
+    let source =
+        std::fs::read_to_string(root().join("examples/gitsource-ssh.yaml")).context("examples/gitsource-ssh.yaml")?;
+    house.apply(&source.replace("ssh://git@git.example.org/civil.git", &git.ssh_url("civil")))?;
+    Ok(commit)
+}
+
+fn guide(house: &House, set: &Set<'_>) -> Result<()> {
+    let kubeconfig = house.bed.kubeconfig()?;
+    let bin = kubeconfig.with_file_name("bin");
+    print!(
+        "\n{}",
+        house.kubectl(&["-n", NAMESPACE, "get", "hareplicaset,gitsource,pods", "-o", "wide"])?
+    );
+    let primary = set.primary()?;
+    let work = kubeconfig.with_file_name("civil-work");
+    println!(
+        "
+A database that came from a commit. To use kubectl here:
+  export KUBECONFIG={kubeconfig} PATH={bin}:$PATH
+
+Connect (the password is in the Secret {SET}-app):
+  kubectl -n {NAMESPACE} exec -it {primary} -c postgresql -- psql -h /holdfast/run/socket -U postgres {database}
+  or from this machine:
+  psql \"host={address} dbname={database} user={user} password=$(kubectl -n {NAMESPACE} get secret {SET}-app -o go-template='{{{{.data.password | base64decode}}}}') sslmode=require\"
+
+Three things to try:
+  1. push a commit:           cd {work} && sed -i 's/work_mem: .*/work_mem: 16MB/' replica-set.yaml && git commit -am 'More work_mem' && git push
+                              then: psql … -c 'show work_mem'
+  2. delete the primary's pod: kubectl -n {NAMESPACE} delete pod {primary}; kubectl -n {NAMESPACE} get hrs -w
+  3. cut a node's power:       {bed} --name {BED} off 1; kubectl -n {NAMESPACE} get hrs -w; {bed} --name {BED} on 1
+
+make demo-down takes everything away again.",
+        kubeconfig = kubeconfig.display(),
+        bin = bin.display(),
+        work = work.display(),
+        bed = "bed",
+        address = set.service("rw")?,
+        database = set.secret("dbname")?,
+        user = set.secret("user")?,
+    );
+    Ok(())
+}

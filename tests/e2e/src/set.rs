@@ -1,0 +1,142 @@
+//! One replica set, as a user sees it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::house::{House, POSTGRES, wait_for};
+
+/// A replica set under test.
+#[derive(Clone, Debug)]
+pub struct Set<'a> {
+    /// Where it lives.
+    pub house: &'a House,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl<'a> Set<'a> {
+    /// Applies an HAReplicaSet with `members` members; `more` is YAML flow fields added to the spec, such as
+    /// `durability: {mode: Async}`.
+    pub fn apply(house: &'a House, namespace: &str, name: &str, members: u16, more: &str) -> Result<Set<'a>> {
+        let set = Set {
+            house,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        set.change(members, more)?;
+        Ok(set)
+    }
+
+    /// Applies the set anew with other fields.
+    pub fn change(&self, members: u16, more: &str) -> Result<()> {
+        let comma = if more.is_empty() { "" } else { "," };
+        self.house
+            .apply(&format!(
+                "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: {}, namespace: {}}}, spec: {{\
+                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}{comma} {more}}}}}",
+                self.name, self.namespace
+            ))
+            .map(drop)
+    }
+
+    /// The object.
+    pub fn object(&self) -> Result<Value> {
+        self.house
+            .get(&self.namespace, &format!("hareplicaset/{}", self.name))?
+            .with_context(|| format!("no HAReplicaSet {}/{}", self.namespace, self.name))
+    }
+
+    /// A field of status by JSON pointer, as text.
+    pub fn status(&self, pointer: &str) -> Result<String> {
+        let object = self.object()?;
+        Ok(match object.pointer(&format!("/status{pointer}")) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(s)) => s.clone(),
+            Some(other) => other.to_string(),
+        })
+    }
+
+    /// Waits until the phase is Ready for the generation that is wanted now; says what it waits for when it changes.
+    pub fn wait_ready(&self, limit: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        let mut told = String::new();
+        wait_for(&format!("{}/{} is Ready", self.namespace, self.name), limit, || {
+            let object = self.object()?;
+            let text = |p: &str| object.pointer(p).and_then(Value::as_str).unwrap_or("-").to_owned();
+            let line = format!(
+                "{} {}: {}",
+                text("/status/phase"),
+                text("/status/ready"),
+                text("/status/message")
+            );
+            if line != told {
+                eprintln!("  {:>5.1} s  {line}", start.elapsed().as_secs_f32());
+                told.clone_from(&line);
+            }
+            let current = object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation");
+            if current && text("/status/phase") == "Ready" {
+                Ok(Ok(()))
+            } else {
+                Ok(Err(line))
+            }
+        })?;
+        Ok(start.elapsed())
+    }
+
+    /// The primary by name, as status says.
+    pub fn primary(&self) -> Result<String> {
+        self.status("/primary")
+    }
+
+    /// A key of the application's Secret.
+    pub fn secret(&self, key: &str) -> Result<String> {
+        self.house.kubectl(&[
+            "-n",
+            &self.namespace,
+            "get",
+            "secret",
+            &format!("{}-app", self.name),
+            "-o",
+            &format!("go-template={{{{index .data {key:?} | base64decode}}}}"),
+        ])
+    }
+
+    /// Address of a Service (`rw`, `ro`, `r`), which this machine reaches by way of the bed's outside client.
+    pub fn service(&self, which: &str) -> Result<String> {
+        let service = format!("{}-{which}", self.name);
+        self.house.kubectl(&[
+            "-n",
+            &self.namespace,
+            "get",
+            "service",
+            &service,
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ])
+    }
+
+    /// Names of the Pods behind a Service, as the EndpointSlice says, sorted.
+    pub fn behind(&self, which: &str) -> Result<Vec<String>> {
+        let slice = self
+            .house
+            .get(&self.namespace, &format!("endpointslice/{}-{which}", self.name))?
+            .context("no EndpointSlice")?;
+        let mut names: Vec<String> = slice
+            .pointer("/endpoints")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|e| {
+                e.pointer("/targetRef/name")
+                    .and_then(Value::as_str)
+                    .map(ToOwned::to_owned)
+            })
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}

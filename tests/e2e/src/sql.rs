@@ -1,0 +1,74 @@
+//! SQL as an application would: over TLS, with the password and authority from the Secret, through a Service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::set::Set;
+
+/// Everything needed to connect, fetched once so that connecting does not need the API server.
+#[derive(Clone)]
+pub struct Access {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl Access {
+    /// To the Service `which` of a set.
+    pub fn to(set: &Set<'_>, which: &str) -> Result<Access> {
+        let mut roots = RootCertStore::empty();
+        for pem in CertificateDer::pem_slice_iter(set.secret("ca.crt")?.as_bytes()) {
+            roots.add(pem.context("ca.crt of the application's Secret")?)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut config = Config::new();
+        // The name is what the certificate is checked against, the address is where the connection goes.
+        config
+            .host(format!("{}-{which}.{}.svc", set.name, set.namespace))
+            .hostaddr(set.service(which)?.parse().context("the Service's address")?)
+            .port(5432)
+            .user(set.secret("user")?)
+            .password(set.secret("password")?)
+            .dbname(set.secret("dbname")?)
+            .ssl_mode(tokio_postgres::config::SslMode::Require)
+            .connect_timeout(Duration::from_secs(2));
+        Ok(Access {
+            config,
+            tls: MakeRustlsConnect::new(tls),
+        })
+    }
+
+    /// A session.
+    pub async fn connect(&self) -> Result<Client> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Runs statements, and gives the first column of the first row of the last query that has one, as text.
+    pub fn query(&self, sql: &str) -> Result<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = self.connect().await?;
+            let limit = Duration::from_secs(20);
+            let rows = tokio::time::timeout(limit, client.simple_query(sql))
+                .await
+                .context("no answer within 20 s")??;
+            let first = rows.iter().rev().find_map(|m| match m {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+                _ => None,
+            });
+            Ok(first.unwrap_or_default())
+        })
+    }
+}
