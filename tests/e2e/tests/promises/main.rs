@@ -6,4 +6,5 @@
 
 mod bootstrap;
 mod day_two;
+mod faults;
 mod support;
