@@ -78,7 +78,8 @@ fn yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(&serde_json::to_value(crd)?)?)
 }
 
-fn kinds() -> Vec<CustomResourceDefinition> {
+/// Every kind, as its types say.
+pub fn kinds() -> Vec<CustomResourceDefinition> {
     vec![holdfast_api::HAReplicaSet::crd()]
 }
 

@@ -1,5 +1,6 @@
 //! `holdfast`: one binary. As the operator it runs controllers; as the agent it is the first process of a member's Pod.
 
+mod check;
 mod crds;
 mod operator;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run the controllers.
     Operator(operator::Options),
+    /// Ask the API server whether this installation is fit to work.
+    Check(check::Options),
     /// Write the CustomResourceDefinitions, one YAML file per kind.
     Crds(crds::Options),
 }
@@ -36,6 +39,10 @@ fn main() -> anyhow::Result<()> {
                 .build()?
                 .block_on(operator::run(options))
         }
+        Command::Check(options) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(check::run(options)),
         Command::Crds(options) => crds::run(&options),
     }
 }

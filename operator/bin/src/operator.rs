@@ -38,6 +38,8 @@ pub struct Options {
     health_port: u16,
 }
 
+/// The Lease by which operators elect their leader.
+pub const LEASE: &str = "holdfast-operator";
 /// A Lease not renewed for this long is free (seconds).
 const LEASE_DURATION: u64 = 15;
 /// Renewed this long before it would be free (seconds): also the clock skew between nodes that is tolerated.
@@ -54,7 +56,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
 
-    let manager = LeaseManagerBuilder::new(client.clone(), "holdfast-operator")
+    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(&options.lease_namespace)
         .with_identity(&options.identity)
         .with_duration(LEASE_DURATION)

@@ -108,6 +108,8 @@ pub enum Command {
     Rate { host: Host, kbit: u32 },
     /// Give a node no more than PERCENT of one processor; 0 lifts the limit.
     Cpu { node: u8, percent: u32 },
+    /// Squeeze a node into that many MiB of memory; 0 lifts the limit.
+    Memory { node: u8, mib: u64 },
     /// Kill the API server; pods go on.
     ApiDown,
     /// Freeze the whole control plane.

@@ -55,7 +55,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Starts a bed and returns when all nodes are Ready. Usually 25 s; the first time ever, 20 min more for the programs.
+    /// Starts a bed and returns when all nodes are Ready. Usually 10 s; the first time ever, 20 min more for the programs.
     /// A bed of that name that is already up is used as it is, when it has the nodes asked for.
     pub fn up(options: Options) -> Result<Bed> {
         packages::need_root()?;
@@ -85,7 +85,7 @@ impl Bed {
             return Ok(bed);
         }
         progress(&format!(
-            "starting bed '{}' with {} nodes (usually 25 s)",
+            "starting bed '{}' with {} nodes (usually 10 s)",
             options.name, options.nodes
         ));
         let mut state = new_state(&options)?;

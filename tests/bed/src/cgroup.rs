@@ -136,6 +136,13 @@ pub fn limit_cpu(path: &str, percent: Option<u32>) -> Result<()> {
     fs::write(dir("cpu", path).join("cpu.cfs_quota_us"), quota.to_string()).context("cannot set the processor limit")
 }
 
+/// Lets the group use no more than `mib` MiB of memory, page cache included, or as much as there is with `None`. What is
+/// used already is reclaimed; where that is not enough, this fails.
+pub fn limit_memory(path: &str, mib: Option<u64>) -> Result<()> {
+    let limit = mib.map_or_else(|| "-1".into(), |mib| (mib << 20).to_string());
+    fs::write(dir("memory", path).join("memory.limit_in_bytes"), limit).context("cannot set the memory limit")
+}
+
 /// Names of beds that have groups, in whatever state they are: `hfb0`, `hfb1`, …
 pub fn beds(prefix: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir("freezer", "")) else {

@@ -100,6 +100,7 @@ fn main() -> Result<()> {
         Command::Heal { all: true } => bed()?.heal_all()?,
         Command::Rate { host, kbit } => bed()?.limit_rate(host, (kbit > 0).then_some(kbit))?,
         Command::Cpu { node, percent } => bed()?.limit_cpu(node, (percent > 0).then_some(percent))?,
+        Command::Memory { node, mib } => bed()?.limit_memory(node, (mib > 0).then_some(mib))?,
         Command::ApiDown => bed()?.api_down()?,
         Command::ApiPause { seconds } => bed()?.freeze(Host::Cp, seconds.map(Duration::from_secs_f64))?,
         Command::ApiUp => {

@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use crate::net::Host;
 use crate::run::output;
-use crate::state;
+use crate::{paths, state};
 use anyhow::Result;
 use std::fmt::Write as _;
 
@@ -17,6 +17,9 @@ pub fn all() -> Result<String> {
     for name in names {
         match Bed::attach(&name).and_then(|bed| one(&bed)) {
             Ok(paragraph) => text.push_str(&paragraph),
+            Err(_) if !paths::bed(&name)?.join("state.json").exists() => {
+                writeln!(text, "bed '{name}': on its way up or down")?;
+            }
             Err(error) => writeln!(text, "bed '{name}': {error:#}")?,
         }
     }

@@ -201,6 +201,7 @@ fn heal_all_takes_everything_back() {
     bed.power_off(2).unwrap();
     bed.freeze(Host::Node(3), None).unwrap();
     bed.limit_cpu(3, Some(10)).unwrap();
+    bed.limit_memory(3, Some(2048)).unwrap();
     bed.limit_rate(Host::Client, Some(100)).unwrap();
     bed.api_down().unwrap();
     let status = holdfast_bed::status::one(&bed).unwrap();
@@ -210,6 +211,7 @@ fn heal_all_takes_everything_back() {
         "node3       frozen",
         "down on purpose",
         "10 % of a processor",
+        "2048 MiB",
         "100 kbit/s",
     ] {
         assert!(status.contains(shown), "{shown} is not in\n{status}");

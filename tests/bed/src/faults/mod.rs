@@ -154,6 +154,19 @@ impl Bed {
         })
     }
 
+    /// Squeezes a node, its pods and page cache included, into `mib` MiB; the kernel's killer of processes does the rest.
+    /// `None` lifts the limit.
+    pub fn limit_memory(&self, node: u8, mib: Option<u64>) -> Result<()> {
+        self.change(|state| {
+            cgroup::limit_memory(&state.net.group(Host::Node(node)), mib)?;
+            note(
+                state,
+                format!("node{node} has at most"),
+                mib.map(|mib| format!("{mib} MiB of memory")),
+            )
+        })
+    }
+
     /// Kills the API server. Pods, kubelets and etcd go on. Back with [`Bed::api_up`].
     pub fn api_down(&self) -> Result<()> {
         self.change(|state| {
@@ -194,6 +207,7 @@ impl Bed {
                 self.power_on(n)?;
             }
             self.limit_cpu(n, None)?;
+            self.limit_memory(n, None)?;
         }
         for volume in self.volumes()? {
             volume::thaw_now(&volume.path);
