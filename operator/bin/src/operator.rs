@@ -8,6 +8,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use holdfast_controllers::git_source::{self, Sources};
 use holdfast_controllers::replica_set;
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,12 @@ pub struct Options {
     /// Port of /healthz, /readyz and /metrics.
     #[arg(long, env = "HOLDFAST_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
+    /// Port of the webhook receiver, /hook/NAMESPACE/NAME.
+    #[arg(long, env = "HOLDFAST_WEBHOOK_PORT", default_value_t = 8081)]
+    webhook_port: u16,
+    /// Folder for bare copies of repositories. May be lost at any time.
+    #[arg(long, env = "HOLDFAST_CACHE", default_value = "/cache")]
+    cache: std::path::PathBuf,
 }
 
 /// The Lease by which operators elect their leader.
@@ -49,9 +56,10 @@ const LEASE_GRACE: u64 = 5;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let health = serve_health(options.health_port, ready.clone()).await?;
-    let client = kube::Client::try_default()
+    let config = kube::Config::infer()
         .await
         .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
+    let client = kube::Client::try_from(config.clone()).context("making the Kubernetes client")?;
     ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
@@ -83,7 +91,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         certificate_lifetime: options.certificate_lifetime,
         authority_lifetime: options.authority_lifetime,
     };
-    let controllers = tokio::spawn(replica_set::run(client.clone(), settings, stop.clone()));
+    let sources = Sources::new(
+        client.clone(),
+        config,
+        git_source::Settings {
+            cache: options.cache,
+            namespace: options.watch_namespace,
+        },
+    );
+    let webhook = serve(options.webhook_port, git_source::webhook::router(sources.clone())).await?;
+    let sets = tokio::spawn(replica_set::run(client.clone(), settings, stop.clone()));
+    let gits = tokio::spawn(git_source::run(sources, stop.clone()));
     let lost = async {
         while leads.changed().await.is_ok() {
             if !*leads.borrow_and_update() {
@@ -95,13 +113,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         biased;
         () = stop.cancelled() => Ok(()),
         () = lost => Err(anyhow::anyhow!("leadership lost; another operator goes on")),
-        ended = controllers, if !stop.is_cancelled() => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
+        ended = sets => Err(anyhow::anyhow!("the HAReplicaSet controller ended: {ended:?}")),
+        ended = gits => Err(anyhow::anyhow!("the GitSource controller ended: {ended:?}")),
     };
     stop.cancel();
     drop(leads);
     // The manager releases the Lease when its channel is closed, so that a successor need not wait for the time-out.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(3), election).await;
     health.abort();
+    webhook.abort();
     result
 }
 
@@ -128,6 +148,10 @@ async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio
             }
         }),
     );
+    serve(port, router).await
+}
+
+async fn serve(port: u16, router: Router) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
         .await
         .with_context(|| format!("port {port}"))?;
