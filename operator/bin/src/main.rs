@@ -43,14 +43,18 @@ fn main() -> anyhow::Result<()> {
                 .build()?
                 .block_on(operator::run(options))
         }
-        // One thread: an agent waits far more than it works, and every thread costs memory in every member.
         Command::Agent => {
             logs();
             let options = holdfast_agent::Options::from_env()?;
-            tokio::runtime::Builder::new_current_thread()
+            // One thread: an agent waits far more than it works, and every thread costs memory in every member.
+            let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .build()?
-                .block_on(holdfast_agent::run(options))
+                .max_blocking_threads(4)
+                .build()?;
+            let ended = runtime.block_on(holdfast_agent::run(options));
+            // A call that waits for a stalled disk must not keep the process.
+            runtime.shutdown_background();
+            ended
         }
         Command::Setup => holdfast_agent::setup(),
         Command::Check(options) => tokio::runtime::Builder::new_current_thread()

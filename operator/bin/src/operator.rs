@@ -8,8 +8,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use holdfast_controllers::git_source::{self, Sources};
-use holdfast_controllers::replica_set;
+use holdfast_controllers::{git_source, replica_set};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio_util::sync::CancellationToken;
 
@@ -34,15 +33,15 @@ pub struct Options {
     /// Lifetime of a replica set's certificate authority.
     #[arg(long, env = "HOLDFAST_AUTHORITY_LIFETIME", default_value = "43800h")]
     authority_lifetime: jiff::SignedDuration,
+    /// Folder for the copies of Git repositories; what is in it may be lost at any time.
+    #[arg(long, env = "HOLDFAST_GIT_CACHE", default_value = "/var/cache/holdfast/git")]
+    git_cache: std::path::PathBuf,
+    /// Port on which Git servers say that something was pushed: POST /hook/<namespace>/<name>.
+    #[arg(long, env = "HOLDFAST_WEBHOOK_PORT", default_value_t = 9292)]
+    webhook_port: u16,
     /// Port of /healthz, /readyz and /metrics.
     #[arg(long, env = "HOLDFAST_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
-    /// Port of the webhook receiver, /hook/NAMESPACE/NAME.
-    #[arg(long, env = "HOLDFAST_WEBHOOK_PORT", default_value_t = 8081)]
-    webhook_port: u16,
-    /// Folder for bare copies of repositories. May be lost at any time.
-    #[arg(long, env = "HOLDFAST_CACHE", default_value = "/cache")]
-    cache: std::path::PathBuf,
 }
 
 /// The Lease by which operators elect their leader.
@@ -56,10 +55,9 @@ const LEASE_GRACE: u64 = 5;
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let health = serve_health(options.health_port, ready.clone()).await?;
-    let config = kube::Config::infer()
+    let client = kube::Client::try_default()
         .await
         .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
-    let client = kube::Client::try_from(config.clone()).context("making the Kubernetes client")?;
     ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
@@ -91,17 +89,23 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         certificate_lifetime: options.certificate_lifetime,
         authority_lifetime: options.authority_lifetime,
     };
-    let sources = Sources::new(
+    let sources = git_source::Sources::new(
         client.clone(),
-        config,
+        kube::Config::infer().await.context("no Kubernetes API")?,
         git_source::Settings {
-            cache: options.cache,
+            cache: options.git_cache,
             namespace: options.watch_namespace,
         },
     );
     let webhook = serve(options.webhook_port, git_source::webhook::router(sources.clone())).await?;
-    let sets = tokio::spawn(replica_set::run(client.clone(), settings, stop.clone()));
-    let gits = tokio::spawn(git_source::run(sources, stop.clone()));
+    let replica_sets = replica_set::run(client.clone(), settings, stop.clone());
+    let git_sources = git_source::run(sources, stop.clone());
+    let controllers = tokio::spawn(async move {
+        tokio::select! {
+            () = replica_sets => "HAReplicaSet",
+            () = git_sources => "GitSource",
+        }
+    });
     let lost = async {
         while leads.changed().await.is_ok() {
             if !*leads.borrow_and_update() {
@@ -113,8 +117,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         biased;
         () = stop.cancelled() => Ok(()),
         () = lost => Err(anyhow::anyhow!("leadership lost; another operator goes on")),
-        ended = sets => Err(anyhow::anyhow!("the HAReplicaSet controller ended: {ended:?}")),
-        ended = gits => Err(anyhow::anyhow!("the GitSource controller ended: {ended:?}")),
+        ended = controllers, if !stop.is_cancelled() => Err(anyhow::anyhow!("a controller ended: {ended:?}")),
     };
     stop.cancel();
     drop(leads);

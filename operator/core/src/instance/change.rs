@@ -54,10 +54,11 @@ impl Instance {
         let settled = aim.as_ref().is_none_or(|to| *to == record.rule);
         if desired == record.rule && settled {
             self.change = None;
-            return self.set_sync(rule::sync_names(&record.rule));
+            return self.set_sync(self.setting(&record.rule));
         }
-        if matches!(self.sync_in_force(), None | Some(SyncNames::Nobody)) && self.change.is_none() {
-            return self.set_sync(rule::sync_names(&record.rule));
+        let unset = self.sync_in_force().is_none() || (!self.served.gate && !self.in_force(&record.rule));
+        if unset && self.change.is_none() {
+            return self.set_sync(self.setting(&record.rule));
         }
         self.wait(Why::RuleChanging);
         if self.served.asked.is_some() {
@@ -73,14 +74,25 @@ impl Instance {
         let Some(change) = self.change.clone() else { return };
         match change.stage {
             Stage::Widen => self.widen(record, &change),
-            Stage::Set if self.sync_in_force() == Some(&rule::sync_names(&change.to)) => self.end_old(&change),
-            Stage::Set => self.set_sync(rule::sync_names(&change.to)),
+            Stage::Set if self.in_force(&change.to) => self.end_old(&change),
+            Stage::Set => self.set_sync(self.setting(&change.to)),
             Stage::End => {}
             // the point must be from after the change: what was said before it is too old
             Stage::Point if self.stale => {}
             Stage::Point => self.stage(Stage::Flush(seen.flushed.max(seen.inserted))),
             Stage::Flush(point) => self.narrow(record, seen, &change.to, point),
         }
+    }
+
+    /// The setting that enforces a rule, by the wish.
+    pub(super) fn setting(&self, rule: &Rule) -> SyncNames {
+        let wish = self.spec.as_ref().map(|spec| (spec.durability, spec.copies));
+        let (durability, copies) = wish.unwrap_or((super::Durability::Quorum, 1));
+        rule::setting(rule, durability, copies)
+    }
+
+    fn in_force(&self, rule: &Rule) -> bool {
+        self.sync_in_force() == Some(&self.setting(rule))
     }
 
     fn stage(&mut self, stage: Stage) {
@@ -94,8 +106,8 @@ impl Instance {
         if self.mutation.is(Mutant::NarrowsAtOnce) {
             wide = change.to.clone();
         }
-        if self.mutation.is(Mutant::SetsBeforeWidening) && self.sync_in_force() != Some(&rule::sync_names(&change.to)) {
-            return self.set_sync(rule::sync_names(&change.to));
+        if self.mutation.is(Mutant::SetsBeforeWidening) && !self.in_force(&change.to) {
+            return self.set_sync(self.setting(&change.to));
         }
         if wide == record.rule {
             return self.stage(Stage::Set);

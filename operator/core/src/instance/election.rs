@@ -50,6 +50,10 @@ impl Instance {
             || (self.mutation.is(Mutant::LsnOnly) && election.proves_for(&self.me))
             || self.async_allows(record);
         if !proved {
+            // seals are still on their way
+            if self.now.since(self.watch_since) < self.timings.reseal {
+                return;
+            }
             let missing = election.missing();
             let needs = missing.iter().map(|dir| self.member_of(dir)).collect();
             return self.wait(Why::ProofImpossible { needs });
@@ -139,11 +143,12 @@ impl Instance {
     pub(super) fn could_prove(&self, record: &Record) -> bool {
         let (lost, _) = self.given_up(record);
         let mine = self.disk.dir.iter().cloned();
+        // A leader that is there but down starts again in place sooner than it could be elected by its own directory alone.
         let theirs = self
             .peers
             .of
             .iter()
-            .filter(|(m, _)| self.live(m))
+            .filter(|(m, _)| self.live(m) && **m != record.leader)
             .filter_map(|(_, p)| p.last.dir.clone());
         let seals: Vec<Seal> = mine
             .chain(theirs)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::failover::{DirId, Lsn, Phase, Record, Rule, Term, rule};
+use crate::failover::{DirId, Lsn, Phase, Record, Term, rule};
 
 use super::effect::{Effect, HowToStop, StartAs, SyncNames};
 use super::event::{Engine, PrimarySeen, Work};
@@ -126,9 +126,8 @@ impl Instance {
                 because: "it reaches neither the API server nor a majority of members".into(),
             });
         }
-        self.start(StartAs::Primary {
-            sync: rule::sync_names(&record.rule),
-        });
+        let sync = self.setting(&record.rule);
+        self.start(StartAs::Primary { sync });
     }
 
     /// A running primary of its term, in this order:
@@ -216,15 +215,12 @@ impl Instance {
             Durability::Async => 0,
             _ => usize::from(spec.copies.saturating_sub(1)),
         };
-        let patient = spec.durability == Durability::Quorum || self.now.since(lead.since) < self.timings.gather;
+        // Waiting longer would be in vain: a member with a tail of its own cannot follow before the record is `Leading`.
+        let patient = self.now.since(lead.since) < self.timings.gather;
         if able.len() < need && patient {
             return self.wait(Why::WaitsForStandbys { have: able.len(), need });
         }
-        let none = Rule {
-            leader: Some(dir),
-            ..Rule::default()
-        };
-        let rule = rule::desired(&none, spec.durability, spec.copies, &able);
+        let rule = rule::first(Some(dir), spec.durability, spec.copies, &able);
         self.write(Record {
             phase: Phase::Leading,
             rule,
@@ -260,8 +256,8 @@ impl Instance {
             return self.wait(Why::WaitsForStandbys { have, need });
         }
         let covered = match (self.sync_in_force(), &self.change) {
-            (Some(sync), None) => *sync == rule::sync_names(rule),
-            (Some(sync), Some(_)) => *sync != SyncNames::Nobody,
+            (Some(sync), None) => *sync == self.setting(rule),
+            (Some(_), Some(_)) => true,
             (None, _) => false,
         };
         if covered {

@@ -56,6 +56,8 @@ pub struct Instance {
     pub(super) disk: DiskState,
     /// Being persisted.
     pub(super) persisting: Option<DiskState>,
+    /// The volume refused to be written: not again before this.
+    persist_after: Moment,
     pub(super) register: Register,
     /// When this member last wrote the record with success.
     pub(super) confirmed_at: Option<Moment>,
@@ -107,6 +109,7 @@ impl Instance {
             volume: None,
             disk: DiskState::default(),
             persisting: None,
+            persist_after: Moment(0),
             register: Register::default(),
             confirmed_at: None,
             engine: Engine::Down { clean: false },
@@ -256,6 +259,7 @@ impl Instance {
         match work {
             Work::Stop if ok => {
                 self.run = Run::Down;
+                self.served.fencing = None;
                 self.engine = Engine::Down { clean: false };
                 self.following = false;
                 let clean = self.volume.as_ref().filter(|volume| volume.clean && volume.whole);
@@ -280,8 +284,15 @@ impl Instance {
 
     fn on_persisted(&mut self, result: &WorkResult) {
         let Some(written) = self.persisting.take() else { return };
-        if matches!(result, WorkResult::Ok { .. }) {
-            self.disk = written;
+        match result {
+            WorkResult::Ok { .. } => self.disk = written,
+            WorkResult::Failed { why, .. } => {
+                self.persist_after = self.now.plus(self.timings.backoff);
+                self.say(Why::WorkFailed {
+                    what: "writing beside the data",
+                    why: why.clone(),
+                });
+            }
         }
     }
 
@@ -310,7 +321,7 @@ impl Instance {
             }
             return self.wait(Why::WaitsForRecord);
         };
-        if self.persisting.is_some() {
+        if self.persisting.is_some() || self.now < self.persist_after {
             return;
         }
         match self.duty(&record) {

@@ -7,4 +7,5 @@
 mod bootstrap;
 mod day_two;
 mod faults;
+mod install;
 mod support;
