@@ -294,7 +294,8 @@ impl Pg {
                 StartAs::Standby { upstream } => (SyncNames::Nobody, upstream),
             };
             wish.floors = if standby { control.floors } else { BTreeMap::new() };
-            wish.open = false;
+            // Replicas may be read from at any time; a primary lets nobody in until it is told to.
+            wish.open = standby;
             wish.ready = false;
             wish.stopping = false;
             wish.sealing = false;

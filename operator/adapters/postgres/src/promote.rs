@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use holdfast_core::failover::Term;
 use holdfast_core::instance::SyncNames;
+use holdfast_wire::REPLICATION_ROLE;
 
 use crate::error::{Error, Result, file};
 use crate::files::{sync_dir, write_durable};
 use crate::history;
 use crate::pg::Pg;
+use crate::replication::END_CLIENTS;
 use crate::session::within;
 
 /// A promotion replays what is left, writes one record and ends; this bounds a stalled disk.
@@ -18,16 +20,25 @@ impl Pg {
     /// Running standby: occupies the timelines up to `term - 1`, sets nobody as synchronous, promotes.
     pub async fn promote(&self, term: Term) -> Result<()> {
         let pgdata = self.layout().pgdata();
-        {
+        let (sealed, nobody) = {
             let mut wish = self.wish();
-            wish.upstream = None;
+            wish.open = false;
             wish.floors.clear();
+            let sealed = wish.upstream.is_none() && !wish.sealing;
+            (sealed, wish.sync == SyncNames::Nobody)
+        };
+        // Sealed members have no receiver, and standbys start with nobody as synchronous: mostly there is nothing to wait for.
+        if !sealed {
+            self.follow(None).await?;
         }
-        // Sealed members have no receiver. The settings changed above, so none starts again.
-        self.follow(None).await?;
-        self.set_sync(SyncNames::Nobody).await?;
+        if !nobody {
+            self.set_sync(SyncNames::Nobody).await?;
+        }
         occupy(&pgdata, term)?;
         let session = self.session("holdfast agent work", Duration::from_secs(1)).await?;
+        // Who read from the replica must not find themselves writing before the new leader may serve.
+        self.reload()?;
+        within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
         let done: bool = within(DEADLINE, session.query_one("SELECT pg_promote(true, 100)", &[]))
             .await?
             .try_get(0)?;

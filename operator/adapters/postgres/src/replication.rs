@@ -16,6 +16,10 @@ use crate::session::{Session, within};
 
 const DEADLINE: Duration = Duration::from_millis(1000);
 
+/// Ends every client's session but those of the agent and of members.
+pub(crate) const END_CLIENTS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+     WHERE backend_type = 'client backend' AND usename NOT IN ('postgres', $1)";
+
 impl Pg {
     /// Takes note that the WAL receiver is about to be stopped: from now on it counts as running until it is known not to.
     pub fn begin_sealing(&self) {
@@ -141,11 +145,9 @@ impl Pg {
             return Ok(());
         }
         let session = self.session("holdfast agent work", DEADLINE).await?;
-        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE backend_type = 'client backend' AND usename NOT IN ('postgres', $1)";
         // A client that passed the old gate while it closed shows up a moment later.
         for _ in 0..5 {
-            within(DEADLINE, session.query(sql, &[&REPLICATION_ROLE])).await?;
+            within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
