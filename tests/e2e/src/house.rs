@@ -53,6 +53,7 @@ impl House {
         let binary = binary()?;
         let bed = Bed::up(Options {
             name: name.into(),
+            owner,
             ..Options::default()
         })?;
         say("putting Holdfast's image into the registry (usually 2 s)");
