@@ -1,7 +1,9 @@
 //! The kinds that users read and write, group `holdfast.dev`. Types only: no client, no decisions.
 
+pub mod git_source;
 pub mod replica_set;
 
+pub use git_source::{GitSource, GitSourceSpec, GitSourceStatus};
 pub use replica_set::{HAReplicaSet, HAReplicaSetSpec, HAReplicaSetStatus};
 
 /// The API group of every kind.

@@ -75,12 +75,32 @@ fn all() -> anyhow::Result<Vec<(String, String, String)>> {
 
 fn yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
     // By way of JSON, so that empty fields are left out as the API server would.
-    Ok(serde_saphyr::to_string(&serde_json::to_value(crd)?)?)
+    let mut json = serde_json::to_value(crd)?;
+    drop_unsigned(&mut json);
+    Ok(serde_saphyr::to_string(&json)?)
+}
+
+/// Kubernetes knows no unsigned formats and warns of each at every install; the bounds are in `minimum` and `maximum`.
+fn drop_unsigned(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::Object(map) => {
+            if map
+                .get("format")
+                .and_then(|f| f.as_str())
+                .is_some_and(|f| f.starts_with("uint"))
+            {
+                map.remove("format");
+            }
+            map.values_mut().for_each(drop_unsigned);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_unsigned),
+        _ => {}
+    }
 }
 
 /// Every kind, as its types say.
 pub fn kinds() -> Vec<CustomResourceDefinition> {
-    vec![holdfast_api::HAReplicaSet::crd()]
+    vec![holdfast_api::GitSource::crd(), holdfast_api::HAReplicaSet::crd()]
 }
 
 #[cfg(test)]

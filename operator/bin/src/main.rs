@@ -21,9 +21,9 @@ struct Cli {
 enum Command {
     /// Run the controllers.
     Operator(operator::Options),
-    /// Run as the first process of a member's Pod; everything that it needs comes from the Pod's environment.
+    /// Be the first process of a member's Pod.
     Agent,
-    /// Run as a member's init container: bring this binary and a passwd entry for the Pod's user ID.
+    /// Bring this program into a member's Pod (its init container).
     Setup,
     /// Ask the API server whether this installation is fit to work.
     Check(check::Options),
@@ -46,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Agent => {
             logs();
             let options = holdfast_agent::Options::from_env()?;
+            // One thread: an agent waits far more than it works, and every thread costs memory in every member.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(4)

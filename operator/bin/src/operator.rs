@@ -8,7 +8,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use holdfast_controllers::replica_set;
+use holdfast_controllers::{git_source, replica_set};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,12 @@ pub struct Options {
     /// Lifetime of a replica set's certificate authority.
     #[arg(long, env = "HOLDFAST_AUTHORITY_LIFETIME", default_value = "43800h")]
     authority_lifetime: jiff::SignedDuration,
+    /// Folder for the copies of Git repositories; what is in it may be lost at any time.
+    #[arg(long, env = "HOLDFAST_GIT_CACHE", default_value = "/var/cache/holdfast/git")]
+    git_cache: std::path::PathBuf,
+    /// Port on which Git servers say that something was pushed: POST /hook/<namespace>/<name>.
+    #[arg(long, env = "HOLDFAST_WEBHOOK_PORT", default_value_t = 9292)]
+    webhook_port: u16,
     /// Port of /healthz, /readyz and /metrics.
     #[arg(long, env = "HOLDFAST_HEALTH_PORT", default_value_t = 8080)]
     health_port: u16,
@@ -83,7 +89,23 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         certificate_lifetime: options.certificate_lifetime,
         authority_lifetime: options.authority_lifetime,
     };
-    let controllers = tokio::spawn(replica_set::run(client.clone(), settings, stop.clone()));
+    let sources = git_source::Sources::new(
+        client.clone(),
+        kube::Config::infer().await.context("no Kubernetes API")?,
+        git_source::Settings {
+            cache: options.git_cache,
+            namespace: options.watch_namespace,
+        },
+    );
+    let webhook = serve(options.webhook_port, git_source::webhook::router(sources.clone())).await?;
+    let replica_sets = replica_set::run(client.clone(), settings, stop.clone());
+    let git_sources = git_source::run(sources, stop.clone());
+    let controllers = tokio::spawn(async move {
+        tokio::select! {
+            () = replica_sets => "HAReplicaSet",
+            () = git_sources => "GitSource",
+        }
+    });
     let lost = async {
         while leads.changed().await.is_ok() {
             if !*leads.borrow_and_update() {
@@ -102,6 +124,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // The manager releases the Lease when its channel is closed, so that a successor need not wait for the time-out.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(3), election).await;
     health.abort();
+    webhook.abort();
     result
 }
 
@@ -128,6 +151,10 @@ async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio
             }
         }),
     );
+    serve(port, router).await
+}
+
+async fn serve(port: u16, router: Router) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", port))
         .await
         .with_context(|| format!("port {port}"))?;

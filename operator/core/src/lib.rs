@@ -8,4 +8,5 @@ pub mod instance;
 pub mod pki;
 pub mod plan;
 pub mod replica_set;
+pub mod source;
 pub mod status;

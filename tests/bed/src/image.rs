@@ -40,12 +40,13 @@ pub struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// An image that holds one static program and starts it.
+    /// An image that holds one static program and starts it. In `/bin`, not in the root: a Pod that mounts something under
+    /// `/holdfast` could not start from an image in which that is a file.
     pub fn program(file: &Path, uid: u32) -> ImageSpec {
         let name = file
             .file_name()
             .map_or_else(|| "program".into(), |name| name.to_string_lossy());
-        let path = format!("/{name}");
+        let path = format!("/bin/{name}");
         ImageSpec {
             files: vec![(path.clone(), file.to_path_buf())],
             entrypoint: vec![path],

@@ -115,7 +115,9 @@ pub struct Durability {
     pub maximum_lag: Option<String>,
 }
 
-/// See `Durability::mode`.
+/// When a commit is acknowledged. Quorum (default for 3 members and more): when `copies` members hold it, always. Preferred
+/// (default for 1 and 2): the same while enough members are there, else when those that are there hold it. Async: when the
+/// primary holds it; a failover may lose up to `maximumLag`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum DurabilityMode {
     /// A commit waits until `copies` members hold it, always.

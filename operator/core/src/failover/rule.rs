@@ -15,14 +15,36 @@ pub fn widen(a: &Rule, b: &Rule) -> Rule {
     }
 }
 
-/// The setting that enforces a rule.
-pub fn sync_names(rule: &Rule) -> SyncNames {
-    if rule.quorum == 0 {
+/// The setting that enforces a rule. With `Quorum` it asks for `copies - 1` standbys even where the record's rule has fewer
+/// (a new leader that found fewer serves readers, and commits wait): what the engine asks may be more than the record says,
+/// never less.
+pub fn setting(rule: &Rule, durability: Durability, copies: u16) -> SyncNames {
+    let need = match durability {
+        Durability::Quorum => copies.saturating_sub(1).max(rule.quorum),
+        Durability::Preferred | Durability::Async => rule.quorum,
+    };
+    if need == 0 {
         return SyncNames::Alone;
     }
+    if rule.standbys.is_empty() {
+        return SyncNames::Nobody;
+    }
     SyncNames::Any {
-        quorum: rule.quorum,
+        quorum: need,
         standbys: rule.standbys.clone(),
+    }
+}
+
+/// The rule that a new leader begins with, once `able` standbys have flushed past its promotion point: all of them, of
+/// which `copies - 1` or, when they are fewer, all acknowledge.
+pub fn first(leader: Option<DirId>, durability: Durability, copies: u16, able: &BTreeSet<DirId>) -> Rule {
+    let none = Rule {
+        leader,
+        ..Rule::default()
+    };
+    match durability {
+        Durability::Async => none,
+        _ => desired(&none, Durability::Preferred, copies, able),
     }
 }
 

@@ -42,22 +42,30 @@ pub(super) struct Change {
 impl Instance {
     /// Keeps the rule as desired, in this order:
     ///
-    /// 1. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
+    /// 1. While a write is under way, or one without an answer may still arrive, the record is not known: nothing changes.
+    /// 2. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
     ///    every setting that may be in force.
-    /// 2. The record as desired, and no change under way: the engine's setting is made to be the record's.
-    /// 3. Nothing in force yet: first the record's own rule, so that service is not delayed.
-    /// 4. Otherwise the change goes on by its next stage.
+    /// 3. The record as desired, and no change under way: the engine's setting is made to be the record's.
+    /// 4. Nothing in force yet: first the record's own rule, so that service is not delayed.
+    /// 5. Otherwise the change goes on by its next stage.
     pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
+        if !self.settled() && !self.mutation.is(Mutant::TrustsUnsettledRecord) {
+            if self.register.ghost {
+                self.write(record.clone());
+            }
+            return;
+        }
         let Some(spec) = &self.spec else { return };
         let desired = rule::desired(&record.rule, spec.durability, spec.copies, &self.able());
         let aim = self.change.as_ref().map(|change| change.to.clone());
         let settled = aim.as_ref().is_none_or(|to| *to == record.rule);
         if desired == record.rule && settled {
             self.change = None;
-            return self.set_sync(rule::sync_names(&record.rule));
+            return self.set_sync(self.setting(&record.rule));
         }
-        if matches!(self.sync_in_force(), None | Some(SyncNames::Nobody)) && self.change.is_none() {
-            return self.set_sync(rule::sync_names(&record.rule));
+        let unset = self.sync_in_force().is_none() || (!self.served.gate && !self.in_force(&record.rule));
+        if unset && self.change.is_none() {
+            return self.set_sync(self.setting(&record.rule));
         }
         self.wait(Why::RuleChanging);
         if self.served.asked.is_some() {
@@ -73,14 +81,25 @@ impl Instance {
         let Some(change) = self.change.clone() else { return };
         match change.stage {
             Stage::Widen => self.widen(record, &change),
-            Stage::Set if self.sync_in_force() == Some(&rule::sync_names(&change.to)) => self.end_old(&change),
-            Stage::Set => self.set_sync(rule::sync_names(&change.to)),
+            Stage::Set if self.in_force(&change.to) => self.end_old(&change),
+            Stage::Set => self.set_sync(self.setting(&change.to)),
             Stage::End => {}
             // the point must be from after the change: what was said before it is too old
             Stage::Point if self.stale => {}
             Stage::Point => self.stage(Stage::Flush(seen.flushed.max(seen.inserted))),
             Stage::Flush(point) => self.narrow(record, seen, &change.to, point),
         }
+    }
+
+    /// The setting that enforces a rule, by the wish.
+    pub(super) fn setting(&self, rule: &Rule) -> SyncNames {
+        let wish = self.spec.as_ref().map(|spec| (spec.durability, spec.copies));
+        let (durability, copies) = wish.unwrap_or((super::Durability::Quorum, 1));
+        rule::setting(rule, durability, copies)
+    }
+
+    fn in_force(&self, rule: &Rule) -> bool {
+        self.sync_in_force() == Some(&self.setting(rule))
     }
 
     fn stage(&mut self, stage: Stage) {
@@ -94,8 +113,8 @@ impl Instance {
         if self.mutation.is(Mutant::NarrowsAtOnce) {
             wide = change.to.clone();
         }
-        if self.mutation.is(Mutant::SetsBeforeWidening) && self.sync_in_force() != Some(&rule::sync_names(&change.to)) {
-            return self.set_sync(rule::sync_names(&change.to));
+        if self.mutation.is(Mutant::SetsBeforeWidening) && !self.in_force(&change.to) {
+            return self.set_sync(self.setting(&change.to));
         }
         if wide == record.rule {
             return self.stage(Stage::Set);

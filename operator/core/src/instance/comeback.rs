@@ -79,6 +79,10 @@ impl Instance {
     }
 
     fn start_standby(&mut self, record: &Record) {
+        if self.heal.rewinds == Some(record.term) && self.leader_speaks(record).is_some() {
+            return self.rewind(record);
+        }
+        self.heal.rewinds = None;
         if record.phase == Phase::Leading {
             match self.heal.rung() {
                 Rung::Restart => {}
@@ -160,6 +164,7 @@ impl Instance {
 
     /// Rewinds to the leader's log: stop, mark the directory half, rewind.
     fn rewind(&mut self, record: &Record) {
+        self.heal.rewinds = Some(record.term);
         if self.run != Run::Down {
             return self.stop(HowToStop::Clean);
         }
@@ -174,7 +179,6 @@ impl Instance {
         });
         if !self.disk.half {
             let (term, keeps) = (record.term, self.mutation.is(Mutant::RewoundLeaderProves));
-            self.heal.rewinds = true;
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
                 disk.half = true;
@@ -182,6 +186,7 @@ impl Instance {
                 disk.led = disk.led.filter(|_| keeps);
             });
         }
+        self.heal.rewinds = None;
         self.heal.making = Some(record.term);
         self.busy = Some(Work::Rewind);
         self.out.push(Effect::Rewind { to });
@@ -194,8 +199,7 @@ impl Instance {
     /// 3. A directory that once led might hold the only copy of something: it is set aside, not removed.
     /// 4. The old identity is given up before the copy begins.
     fn clone_from(&mut self, record: &Record) {
-        if self.disk.half && self.heal.rewinds {
-            self.heal.rewinds = false;
+        if self.disk.half && self.heal.rewinds == Some(record.term) {
             return self.rewind(record);
         }
         if self.run != Run::Down {

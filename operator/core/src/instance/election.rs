@@ -6,7 +6,7 @@ use super::machine::Instance;
 use super::message::Role;
 use super::mutant::Mutant;
 use super::spec::{Command, Durability};
-use super::{Why, effect::StartAs};
+use super::{Moment, Why, effect::StartAs};
 
 impl Instance {
     /// Opens an election: the next term, the rule kept. From the moment of the write the old term is dead.
@@ -50,6 +50,10 @@ impl Instance {
             || (self.mutation.is(Mutant::LsnOnly) && election.proves_for(&self.me))
             || self.async_allows(record);
         if !proved {
+            // seals are still on their way
+            if self.now.since(self.watch_since) < self.timings.reseal {
+                return;
+            }
             let missing = election.missing();
             let needs = missing.iter().map(|dir| self.member_of(dir)).collect();
             return self.wait(Why::ProofImpossible { needs });
@@ -74,6 +78,12 @@ impl Instance {
             last_command: command.or_else(|| record.last_command.clone()),
         };
         self.write(elected);
+    }
+
+    /// Whether the last leader was heard shortly before `at`.
+    fn fresh(&self, at: Moment) -> bool {
+        let slack = self.timings.detect.saturating_mul(2);
+        self.peers.farthest.is_some() && at.since(self.peers.farthest_at) <= slack
     }
 
     /// The directories that a person has given up by a command not carried out yet.
@@ -111,7 +121,9 @@ impl Instance {
     /// 1. Only while the wish is `Async` and the rule in force acknowledged alone.
     /// 2. Only once the old leader is known dead: it has been heard in this term (it knows, and serves no more), or nothing
     ///    was heard of it for the time of its lease.
-    /// 3. Only within `maximum_lag_bytes` of where it was last heard to be; never heard means not known.
+    /// 3. Only within `maximum_lag_bytes` of where it was last heard to be, which must have been shortly before the election
+    ///    was opened. Not heard means not known. So the loss is bound by that, and by what the old leader wrote between its
+    ///    last heartbeat and the end of its term: the time of detection or, cut off from the record too, of the fence.
     pub(super) fn async_allows(&self, record: &Record) -> bool {
         let Some(spec) = &self.spec else { return false };
         let Some(old) = &record.rule.leader else { return false };
@@ -128,7 +140,7 @@ impl Instance {
         if !(knows || silent || self.mutation.is(Mutant::AsyncWithoutLease)) {
             return false;
         }
-        let Some((_, far)) = self.peers.farthest else {
+        let Some((_, far)) = self.peers.farthest.filter(|_| self.fresh(self.watch_since)) else {
             return false;
         };
         let behind = far.0.saturating_sub(self.position().lsn.0);
@@ -139,11 +151,12 @@ impl Instance {
     pub(super) fn could_prove(&self, record: &Record) -> bool {
         let (lost, _) = self.given_up(record);
         let mine = self.disk.dir.iter().cloned();
+        // A leader that is there but down starts again in place sooner than it could be elected by its own directory alone.
         let theirs = self
             .peers
             .of
             .iter()
-            .filter(|(m, _)| self.live(m))
+            .filter(|(m, _)| self.live(m) && **m != record.leader)
             .filter_map(|(_, p)| p.last.dir.clone());
         let seals: Vec<Seal> = mine
             .chain(theirs)

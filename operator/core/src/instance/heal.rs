@@ -36,8 +36,8 @@ pub(super) struct Heal {
     pub making: Option<Term>,
     /// The directory was made from this term's leader and is not consistent yet.
     pub fresh: Option<Term>,
-    /// The directory is marked half for a rewind that has not begun.
-    pub rewinds: bool,
+    /// The directory is to be rewound to this term's leader, and that has not begun.
+    pub rewinds: Option<Term>,
 }
 
 impl Heal {

@@ -4,7 +4,7 @@ use crate::failover::{Lsn, Phase};
 
 use super::effect::Effect;
 use super::event::{Engine, Work};
-use super::machine::{Instance, Run};
+use super::machine::Instance;
 use super::message::{Heartbeat, Message, Role};
 use super::view::{State, View};
 use super::{Moment, Why};
@@ -24,9 +24,6 @@ impl Instance {
     /// After each decision: how often to look at the engine, heartbeats, and reasons for people.
     pub(super) fn report(&mut self) {
         self.beat.started = self.beat.started.or(Some(self.now));
-        if self.run == Run::Down {
-            self.served.fencing = None;
-        }
         if let (Some(why), false) = (self.why.clone(), matches!(self.why, Some(Why::WaitsForStandbys { .. }))) {
             self.say(why);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::failover::{DirId, Lsn, Phase, Record, Rule, Term, rule};
+use crate::failover::{DirId, Lsn, Phase, Record, Term, rule};
 
 use super::effect::{Effect, HowToStop, StartAs, SyncNames};
 use super::event::{Engine, PrimarySeen, Work};
@@ -23,6 +23,8 @@ pub(super) struct Lead {
     pub point: Lsn,
     /// That has happened.
     pub backed: bool,
+    /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
+    pub again: bool,
     /// Standbys that could acknowledge, and when each was last seen to.
     pub able: std::collections::BTreeMap<DirId, Moment>,
 }
@@ -126,9 +128,8 @@ impl Instance {
                 because: "it reaches neither the API server nor a majority of members".into(),
             });
         }
-        self.start(StartAs::Primary {
-            sync: rule::sync_names(&record.rule),
-        });
+        let sync = self.setting(&record.rule);
+        self.start(StartAs::Primary { sync });
     }
 
     /// A running primary of its term, in this order:
@@ -163,6 +164,7 @@ impl Instance {
                 since: self.now,
                 point: seen.flushed,
                 backed: false,
+                again: false,
                 able: Default::default(),
             });
         }
@@ -216,15 +218,12 @@ impl Instance {
             Durability::Async => 0,
             _ => usize::from(spec.copies.saturating_sub(1)),
         };
-        let patient = spec.durability == Durability::Quorum || self.now.since(lead.since) < self.timings.gather;
+        // Waiting longer would be in vain: a member with a tail of its own cannot follow before the record is `Leading`.
+        let patient = self.now.since(lead.since) < self.timings.gather;
         if able.len() < need && patient {
             return self.wait(Why::WaitsForStandbys { have: able.len(), need });
         }
-        let none = Rule {
-            leader: Some(dir),
-            ..Rule::default()
-        };
-        let rule = rule::desired(&none, spec.durability, spec.copies, &able);
+        let rule = rule::first(Some(dir), spec.durability, spec.copies, &able);
         self.write(Record {
             phase: Phase::Leading,
             rule,
@@ -238,7 +237,14 @@ impl Instance {
     /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
     /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
     fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
-        let Some(lead) = &self.lead else { return };
+        let stale = self.stale;
+        let Some(lead) = &mut self.lead else { return };
+        if lead.again {
+            if stale {
+                return;
+            }
+            (lead.again, lead.backed, lead.point) = (false, false, seen.flushed.max(seen.inserted));
+        }
         let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
         if self.served.gate || self.served.asked.is_some() {
             return;
@@ -260,8 +266,8 @@ impl Instance {
             return self.wait(Why::WaitsForStandbys { have, need });
         }
         let covered = match (self.sync_in_force(), &self.change) {
-            (Some(sync), None) => *sync == rule::sync_names(rule),
-            (Some(sync), Some(_)) => *sync != SyncNames::Nobody,
+            (Some(sync), None) => *sync == self.setting(rule),
+            (Some(_), Some(_)) => true,
             (None, _) => false,
         };
         if covered {
@@ -274,6 +280,10 @@ impl Instance {
     pub(super) fn close_gate(&mut self) {
         if self.served.gate {
             self.served.gate = false;
+            self.stale = true;
+            if let Some(lead) = &mut self.lead {
+                lead.again = !self.mutation.is(Mutant::ReopensAtOnce);
+            }
             self.out.push(Effect::Gate { open: false });
         }
     }

@@ -1,0 +1,674 @@
+//! Bringing a commit into force: read, decide, try all of it on the server, then apply in order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use holdfast_api::{GitSource, git_source::Applied};
+use holdfast_core::{
+    plan::Decision,
+    source::{
+        ObjectKey, Problem, Why, conflict,
+        health::{self, Health},
+        kinds::Kinds,
+        locate::locate,
+        object::annotation,
+        plan::Step,
+        report::Verdict,
+    },
+};
+use holdfast_kube::source::{Answer, Applier, Mode, Pruned, act_as, find, learn, read_inventory, write_shards};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::{
+    Sources,
+    memory::{Held, Memory, PAUSE, asks_for_pause},
+    plan_of,
+    read::{self, Loaded, Reading},
+    spec::Spec,
+    verdict,
+};
+
+/// Requests of one source that are under way at the same time.
+const AT_ONCE: usize = 16;
+/// A commit with this many problems is not tried further.
+const ENOUGH_PROBLEMS: usize = 100;
+/// How long a new CustomResourceDefinition may take to be served.
+const DEFINITION_FOR: Duration = Duration::from_secs(30);
+
+/// Brings `revision` into force, whole or not at all. `Ok(None)`: it was in force already.
+pub async fn bring_into_force(
+    sources: &Arc<Sources>,
+    source: &GitSource,
+    spec: &Spec,
+    memory: &mut Memory,
+    revision: &str,
+) -> Result<Option<Applied>, Box<Verdict>> {
+    let failed = |why: Why| verdict(revision, why, Vec::new());
+    let applier = applier(sources, source, spec, memory).map_err(failed)?;
+    recall(sources, source, spec, memory, revision).await.map_err(failed)?;
+    let mut cache = std::mem::take(&mut memory.cache);
+    let outcome = read::read(sources.folder(source), revision, spec, &mut cache, |types| {
+        sources.learn(types)
+    })
+    .await;
+    memory.cache = cache;
+    let (reading, fresh) = outcome?;
+    remember_digests(memory, &reading, source);
+
+    let before = memory
+        .in_force
+        .as_ref()
+        .map(|r| r.revision.clone())
+        .or_else(|| source.status.as_ref().and_then(|s| s.applied_revision.clone()));
+    let (changed, pruned) = match plan_of(memory, spec, &reading, &BTreeSet::new()) {
+        Decision::Stay(Why::NothingNew { .. }) | Decision::Wait { .. } => (0, 0),
+        Decision::Stay(why) => return Err(failed(why)),
+        Decision::Do { steps, .. } => {
+            let mut change = Change::new(sources, source, spec, applier, reading.clone(), fresh);
+            change.run(memory, steps).await?
+        }
+    };
+    memory.underway = None;
+    memory.watches.cover(sources, source, spec, &memory.applier, &reading);
+    let entry = (before.as_deref() != Some(revision)).then(|| Applied {
+        revision: revision.to_owned(),
+        at: Time(jiff::Timestamp::now()),
+        subject: reading.subject.clone(),
+        signer: memory
+            .verified
+            .as_ref()
+            .filter(|(r, _)| r == revision)
+            .map(|(_, signer)| signer.clone()),
+        changed: u32::try_from(changed).unwrap_or(u32::MAX),
+        pruned: u32::try_from(pruned).unwrap_or(u32::MAX),
+    });
+    memory.in_force = Some(reading);
+    Ok(entry)
+}
+
+/// The client that acts as the source's ServiceAccount, made once per spec.
+pub fn applier(sources: &Sources, source: &GitSource, spec: &Spec, memory: &mut Memory) -> Result<Applier, Why> {
+    if let Some((account, applier)) = &memory.applier
+        && *account == spec.account
+    {
+        return Ok(applier.clone());
+    }
+    let namespace = source.namespace().unwrap_or_default();
+    let client = act_as(&sources.config, &namespace, &spec.account).map_err(|message| Why::Forbidden { message })?;
+    let applier = Applier::new(client, spec.manager.clone(), &namespace, &source.name_any());
+    memory.applier = Some((spec.account.clone(), applier.clone()));
+    Ok(applier)
+}
+
+/// After a restart: the inventory, and what the applied commit wanted, if it is still here.
+async fn recall(
+    sources: &Arc<Sources>,
+    source: &GitSource,
+    spec: &Spec,
+    memory: &mut Memory,
+    revision: &str,
+) -> Result<(), Why> {
+    if memory.inventory.is_none() {
+        let inventory = read_inventory(&sources.client, source)
+            .await
+            .map_err(|e| Why::ApiFailed {
+                message: format!("the inventory cannot be read: {e}"),
+            })?;
+        memory.held = inventory
+            .entries()
+            .map(|(key, orphan)| {
+                (
+                    key.clone(),
+                    Held {
+                        orphan,
+                        ..Held::default()
+                    },
+                )
+            })
+            .collect();
+        memory.inventory = Some(inventory);
+    }
+    let applied = source.status.as_ref().and_then(|s| s.applied_revision.clone());
+    if memory.in_force.is_none()
+        && let Some(applied) = applied.filter(|a| a != revision)
+    {
+        let mut cache = read::Cache::default();
+        // Without it every object is applied again, which is slower and no less right.
+        if let Ok((reading, _)) = read::read(sources.folder(source), &applied, spec, &mut cache, |types| {
+            sources.learn(types)
+        })
+        .await
+        {
+            memory.cache = cache;
+            remember_digests(memory, &reading, source);
+            memory.in_force = Some(reading);
+        }
+    }
+    Ok(())
+}
+
+/// A revision is called applied only once all of it was; so its objects that are in the inventory are known to be as it
+/// wants them, or to have drifted since, which the watch will show.
+fn remember_digests(memory: &mut Memory, reading: &Reading, source: &GitSource) {
+    let applied = memory
+        .written
+        .as_ref()
+        .or(source.status.as_ref())
+        .and_then(|s| s.applied_revision.as_deref());
+    if memory.in_force.is_some() || memory.underway.is_some() || applied != Some(reading.revision.as_str()) {
+        return;
+    }
+    for (key, held) in &mut memory.held {
+        if let Some(entry) = reading.entries.get(key) {
+            held.digest.get_or_insert(entry.digest);
+        }
+    }
+}
+
+impl Sources {
+    /// Asks the server about kinds that are not known yet.
+    pub(super) async fn learn(&self, types: BTreeSet<(String, String)>) -> Result<Kinds, Why> {
+        let mut kinds = self.kinds();
+        let mut news = false;
+        for (api_version, kind) in types {
+            if kinds.get(&api_version, &kind).is_none() {
+                news |= learn(&self.client, &mut kinds, &api_version, &kind)
+                    .await
+                    .map_err(|message| Why::ApiFailed { message })?;
+            }
+        }
+        if news && let Ok(mut shared) = self.kinds.lock() {
+            *shared = kinds.clone();
+        }
+        Ok(kinds)
+    }
+}
+
+/// One change set on its way.
+pub struct Change<'a> {
+    sources: &'a Arc<Sources>,
+    source: &'a GitSource,
+    spec: &'a Spec,
+    applier: Applier,
+    reading: Reading,
+    contents: HashMap<ObjectKey, Loaded>,
+    /// What was applied before, for fields that others changed since.
+    before: HashMap<ObjectKey, Loaded>,
+    kinds: Kinds,
+    force: BTreeSet<ObjectKey>,
+    skip: BTreeSet<ObjectKey>,
+}
+
+/// What trying one object came to.
+enum Tried {
+    Fine,
+    Take,
+    Paused,
+    /// Its namespace or kind comes with this very change set.
+    Deferred,
+    Wrong(Class, Vec<Problem>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Failed,
+    Forbidden,
+    Refused,
+    Owned,
+}
+
+impl<'a> Change<'a> {
+    pub fn new(
+        sources: &'a Arc<Sources>,
+        source: &'a GitSource,
+        spec: &'a Spec,
+        applier: Applier,
+        reading: Reading,
+        contents: HashMap<ObjectKey, Loaded>,
+    ) -> Self {
+        Change {
+            sources,
+            source,
+            spec,
+            applier,
+            reading,
+            contents,
+            before: HashMap::new(),
+            kinds: Kinds::default(),
+            force: BTreeSet::new(),
+            skip: BTreeSet::new(),
+        }
+    }
+
+    /// Performs the steps in order; returns how many objects were changed and deleted.
+    pub async fn run(&mut self, memory: &mut Memory, steps: Vec<Step>) -> Result<(usize, usize), Box<Verdict>> {
+        let types = self
+            .reading
+            .entries
+            .iter()
+            .map(|(key, e)| (e.api_version.clone(), key.kind.clone()))
+            .filter(|t| !self.reading.provided.contains(t))
+            .collect();
+        self.kinds = self.sources.learn(types).await.map_err(|why| self.refuse(why))?;
+        let (mut changed, mut pruned) = (0, 0);
+        for step in steps {
+            match step {
+                Step::Try(keys) => self.try_all(memory, keys).await?,
+                Step::Record(keys) => {
+                    let added: Vec<ObjectKey> = keys.into_iter().filter(|k| !self.skip.contains(k)).collect();
+                    for key in &added {
+                        memory.held.entry(key.clone()).or_default().orphan = false;
+                    }
+                    self.write_inventory(memory, |inventory| inventory.add(&added, false))
+                        .await?;
+                }
+                Step::Apply(keys) => {
+                    // From here on there is only forward: part of this commit is in the cluster.
+                    memory.underway = Some(self.reading.clone());
+                    changed += self.apply_all(memory, keys).await?;
+                }
+                Step::Prune(keys) => pruned += self.prune_all(memory, keys).await?,
+                Step::Forget(keys) => {
+                    let gone: Vec<ObjectKey> = keys
+                        .into_iter()
+                        .filter(|k| !memory.held.get(k).is_some_and(|h| h.orphan))
+                        .collect();
+                    for key in &gone {
+                        memory.held.remove(key);
+                        memory.watches.forget(key);
+                    }
+                    self.write_inventory(memory, |inventory| inventory.remove(&gone))
+                        .await?;
+                }
+                Step::Keep(keys) => {
+                    for key in &keys {
+                        memory.held.entry(key.clone()).or_default().orphan = true;
+                    }
+                    self.write_inventory(memory, |inventory| inventory.add(&keys, true))
+                        .await?;
+                }
+            }
+        }
+        Ok((changed, pruned))
+    }
+
+    fn refuse(&self, why: Why) -> Box<Verdict> {
+        verdict(&self.reading.revision, why, Vec::new())
+    }
+
+    async fn write_inventory(
+        &self,
+        memory: &mut Memory,
+        edit: impl FnOnce(&mut holdfast_core::source::inventory::Inventory) -> BTreeSet<u32>,
+    ) -> Result<(), Box<Verdict>> {
+        let inventory = memory.inventory.get_or_insert_default();
+        let dirty = edit(inventory);
+        write_shards(&self.sources.client, self.source, inventory, &dirty)
+            .await
+            .map_err(|e| {
+                self.refuse(Why::ApiFailed {
+                    message: format!("the inventory cannot be written: {e}"),
+                })
+            })
+    }
+
+    /// Content that is not in hand yet, of this revision and of the one before.
+    async fn load(&mut self, memory: &Memory, keys: &[ObjectKey]) -> Result<(), Box<Verdict>> {
+        let missing: Vec<ObjectKey> = keys
+            .iter()
+            .filter(|k| !self.contents.contains_key(*k))
+            .cloned()
+            .collect();
+        let folder = self.sources.folder(self.source);
+        let found = read::load(folder.clone(), &self.reading, missing, self.spec, self.kinds.clone())
+            .await
+            .map_err(|why| self.refuse(why))?;
+        self.contents.extend(found);
+        if let Some(in_force) = &memory.in_force {
+            let held: Vec<ObjectKey> = keys.iter().filter(|k| memory.held.contains_key(*k)).cloned().collect();
+            self.before = read::load(folder, in_force, held, self.spec, self.kinds.clone())
+                .await
+                .unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn try_all(&mut self, memory: &Memory, keys: Vec<ObjectKey>) -> Result<(), Box<Verdict>> {
+        self.load(memory, &keys).await?;
+        let new_namespaces: BTreeSet<String> = self
+            .reading
+            .entries
+            .keys()
+            .filter(|k| k.group.is_empty() && k.kind == "Namespace")
+            .map(|k| k.name.clone())
+            .collect();
+        let mut wrong: BTreeMap<Class, Vec<Problem>> = BTreeMap::new();
+        let (mut force, mut skip) = (Vec::new(), Vec::new());
+        {
+            let mut tries = stream::iter(keys)
+                .map(|key| self.try_one(key, &new_namespaces))
+                .buffer_unordered(AT_ONCE);
+            while let Some((key, tried)) = tries.next().await {
+                match tried {
+                    Tried::Fine | Tried::Deferred => {}
+                    Tried::Take => force.push(key),
+                    Tried::Paused => skip.push(key),
+                    Tried::Wrong(class, problems) => wrong.entry(class).or_default().extend(problems),
+                }
+                if wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS {
+                    break;
+                }
+            }
+        }
+        self.force.extend(force);
+        self.skip.extend(skip);
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(self.sum_up(wrong))
+        }
+    }
+
+    async fn try_one(&self, key: ObjectKey, new_namespaces: &BTreeSet<String>) -> (ObjectKey, Tried) {
+        let Some(loaded) = self.contents.get(&key) else {
+            let problem = Problem {
+                object: Some(key.to_string()),
+                message: "its file could not be read again".into(),
+                ..Problem::default()
+            };
+            return (key, Tried::Wrong(Class::Failed, vec![problem]));
+        };
+        if self
+            .reading
+            .provided
+            .contains(&(loaded.manifest.api_version.clone(), key.kind.clone()))
+        {
+            return (key, Tried::Deferred);
+        }
+        let mut answer = self
+            .send(
+                loaded,
+                Mode {
+                    dry_run: true,
+                    force: false,
+                },
+            )
+            .await;
+        let mut fine = Tried::Fine;
+        if let Answer::Conflict(conflicts) = &answer {
+            let before = self.before.get(&key);
+            match conflict::judge(conflicts, |field| {
+                before.is_some_and(|b| conflict::holds(&b.manifest.value, field))
+            }) {
+                conflict::Verdict::Take => {
+                    answer = self
+                        .send(
+                            loaded,
+                            Mode {
+                                dry_run: true,
+                                force: true,
+                            },
+                        )
+                        .await;
+                    fine = Tried::Take;
+                }
+                conflict::Verdict::Refuse(refused) => answer = Answer::Conflict(refused),
+            }
+        }
+        let tried = match answer {
+            // The merged object has what a person put on the live one.
+            Answer::Done(merged) if asks_for_pause(annotation(&merged, PAUSE)) => Tried::Paused,
+            Answer::Done(_) => fine,
+            Answer::Missing(_) if key.namespace.as_deref().is_some_and(|n| new_namespaces.contains(n)) => {
+                Tried::Deferred
+            }
+            other => {
+                let (class, problems) = explain(loaded, other);
+                Tried::Wrong(class, problems)
+            }
+        };
+        (key, tried)
+    }
+
+    async fn send(&self, loaded: &Loaded, mode: Mode) -> Answer {
+        match self
+            .kinds
+            .get(&loaded.manifest.api_version, &loaded.manifest.key.kind)
+            .or_else(|| {
+                self.sources
+                    .kinds()
+                    .get(&loaded.manifest.api_version, &loaded.manifest.key.kind)
+            }) {
+            Some(facts) => self.applier.apply(&loaded.manifest, &facts, mode).await,
+            None => Answer::Missing(format!(
+                "the server has no kind {} in {}",
+                loaded.manifest.key.kind, loaded.manifest.api_version
+            )),
+        }
+    }
+
+    async fn apply_all(&mut self, memory: &mut Memory, keys: Vec<ObjectKey>) -> Result<usize, Box<Verdict>> {
+        let keys: Vec<ObjectKey> = keys.into_iter().filter(|k| !self.skip.contains(k)).collect();
+        let changed = self.send_all(memory, &keys).await?;
+        let definitions: Vec<&Loaded> = keys
+            .iter()
+            .filter(|k| k.kind == "CustomResourceDefinition")
+            .filter_map(|k| self.contents.get(k))
+            .collect();
+        if !definitions.is_empty() {
+            for definition in definitions {
+                self.wait_for_definition(definition).await?;
+            }
+            self.kinds = self
+                .sources
+                .learn(self.reading.provided.clone())
+                .await
+                .map_err(|why| self.refuse(why))?;
+        }
+        Ok(changed)
+    }
+
+    async fn send_all(&self, memory: &mut Memory, keys: &[ObjectKey]) -> Result<usize, Box<Verdict>> {
+        let mut wrong: BTreeMap<Class, Vec<Problem>> = BTreeMap::new();
+        let mut changed = 0;
+        let mut sent = stream::iter(keys.to_vec())
+            .map(|key| async move {
+                let loaded = self.contents.get(&key)?;
+                let answer = self
+                    .send(
+                        loaded,
+                        Mode {
+                            dry_run: false,
+                            force: self.force.contains(&key),
+                        },
+                    )
+                    .await;
+                Some((key, loaded, answer))
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some(outcome) = sent.next().await {
+            match outcome {
+                Some((key, loaded, Answer::Done(live))) => {
+                    changed += 1;
+                    let held = memory.held.entry(key.clone()).or_default();
+                    held.digest = Some(loaded.manifest.digest);
+                    held.owned = memory.watches.note(&key, &live, &self.spec.manager);
+                }
+                Some((_, loaded, answer)) => {
+                    let (class, problems) = explain(loaded, answer);
+                    wrong.entry(class).or_default().extend(problems);
+                }
+                None => {}
+            }
+            if wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS {
+                break;
+            }
+        }
+        if wrong.is_empty() {
+            Ok(changed)
+        } else {
+            Err(self.sum_up(wrong))
+        }
+    }
+
+    async fn wait_for_definition(&self, definition: &Loaded) -> Result<(), Box<Verdict>> {
+        let manifest = &definition.manifest;
+        let Some(facts) = self.kinds.get(&manifest.api_version, &manifest.key.kind) else {
+            return Ok(());
+        };
+        let served = async {
+            loop {
+                if let Answer::Done(live) = self.applier.get(&manifest.key, &manifest.api_version, &facts).await
+                    && health::of(&live) == Health::Current
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::time::timeout(DEFINITION_FOR, served).await.map_err(|_| {
+            self.refuse(Why::ApiFailed {
+                message: format!("{} is not served after {} s", manifest.key, DEFINITION_FOR.as_secs()),
+            })
+        })
+    }
+
+    async fn prune_all(&self, memory: &mut Memory, keys: Vec<ObjectKey>) -> Result<usize, Box<Verdict>> {
+        let mut pruned = 0;
+        for key in keys {
+            let version = memory
+                .in_force
+                .as_ref()
+                .and_then(|r| r.entries.get(&key))
+                .map(|e| e.api_version.clone());
+            let known = version.and_then(|v| self.kinds.get(&v, &key.kind).map(|facts| (v, facts)));
+            let found = match known {
+                Some(known) => Some(known),
+                None => find(&self.sources.client, &self.kinds, &key.group, &key.kind)
+                    .await
+                    .map_err(|message| self.refuse(Why::ApiFailed { message }))?,
+            };
+            // A kind that is no longer served has no objects left.
+            let Some((version, facts)) = found else { continue };
+            match self.applier.prune(&key, &version, &facts).await {
+                Ok(Pruned::Gone) => pruned += 1,
+                Ok(Pruned::NotOurs) => {
+                    tracing::info!(object = %key, "gone from Git, but not ours any more: left alone")
+                }
+                Ok(Pruned::Kept) => {
+                    memory.held.entry(key.clone()).or_default().orphan = true;
+                    self.write_inventory(memory, |inventory| inventory.add([&key], true))
+                        .await?;
+                }
+                Err(answer) => {
+                    let why = match answer {
+                        Answer::Forbidden(message) => Why::Forbidden { message },
+                        Answer::Invalid(problems) => Why::ApiFailed {
+                            message: problems.first().map(|p| p.message.clone()).unwrap_or_default(),
+                        },
+                        Answer::Failed(message) | Answer::Missing(message) => Why::ApiFailed {
+                            message: format!("{key} cannot be deleted: {message}"),
+                        },
+                        Answer::Conflict(_) | Answer::Done(_) => Why::ApiFailed {
+                            message: format!("{key} cannot be deleted"),
+                        },
+                    };
+                    return Err(self.refuse(why));
+                }
+            }
+        }
+        Ok(pruned)
+    }
+
+    fn sum_up(&self, wrong: BTreeMap<Class, Vec<Problem>>) -> Box<Verdict> {
+        let revision = self.reading.revision.clone();
+        let class = wrong.keys().next().copied().unwrap_or(Class::Failed);
+        let mut problems: Vec<Problem> = wrong.into_values().flatten().collect();
+        problems.sort();
+        let first = problems.first().map(|p| p.message.clone()).unwrap_or_default();
+        let count = problems.len();
+        let why = match class {
+            Class::Failed => Why::ApiFailed { message: first },
+            Class::Forbidden => Why::Forbidden {
+                message: format!("ServiceAccount {} may not: {first}", self.spec.account),
+            },
+            Class::Refused => Why::RefusedByServer {
+                revision,
+                problems: count,
+            },
+            Class::Owned => Why::OwnedByOthers {
+                revision,
+                problems: count,
+            },
+        };
+        verdict(&self.reading.revision, why, problems)
+    }
+}
+
+/// Problems of one object, with file and line.
+fn explain(loaded: &Loaded, answer: Answer) -> (Class, Vec<Problem>) {
+    let manifest = &loaded.manifest;
+    let line = |field: Option<&str>| {
+        field
+            .and_then(|f| locate(&loaded.text, manifest.origin.line, f))
+            .or(Some(manifest.origin.line))
+    };
+    let problem = |field: Option<String>, value: Option<String>, message: String| Problem {
+        file: Some(manifest.origin.file.to_string()),
+        line: line(field.as_deref()),
+        object: Some(manifest.key.to_string()),
+        field,
+        value,
+        message,
+    };
+    match answer {
+        Answer::Conflict(conflicts) => {
+            let problems = conflicts.into_iter().map(|c| {
+                let field = c.field.trim_start_matches('.').to_owned();
+                let value = (!manifest.key.is_secret()).then(|| lookup(&manifest.value, &field)).flatten();
+                let message = format!(
+                    "{} owns this field and this source does not take it: remove it from Git, or have {} give the object up",
+                    c.manager, c.manager
+                );
+                problem(Some(field), value, message)
+            });
+            (Class::Owned, problems.collect())
+        }
+        // The server may quote a Secret's values.
+        Answer::Invalid(found) if manifest.key.is_secret() => {
+            let message = "the server refuses this Secret (its answer is hidden because it may quote values); check type and the base64 of data";
+            (
+                Class::Refused,
+                found
+                    .into_iter()
+                    .map(|p| problem(p.field, None, message.to_owned()))
+                    .collect(),
+            )
+        }
+        Answer::Invalid(found) => (
+            Class::Refused,
+            found
+                .into_iter()
+                .map(|p| problem(p.field, p.value, p.message))
+                .collect(),
+        ),
+        Answer::Missing(message) => (Class::Refused, vec![problem(None, None, message)]),
+        Answer::Forbidden(message) => (Class::Forbidden, vec![problem(None, None, message)]),
+        Answer::Failed(message) => (Class::Failed, vec![problem(None, None, message)]),
+        Answer::Done(_) => (Class::Failed, vec![problem(None, None, "unexpected answer".into())]),
+    }
+}
+
+fn lookup(value: &Value, field: &str) -> Option<String> {
+    let mut at = value;
+    for part in field.split('.') {
+        at = at.get(part)?;
+    }
+    Some(holdfast_core::source::check::shown(at))
+}

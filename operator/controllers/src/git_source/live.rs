@@ -1,0 +1,144 @@
+//! Drift: what somebody changed is put back as in Git, with an Event that names field and manager.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use holdfast_api::GitSource;
+use holdfast_core::{
+    plan::{Decision, Reason},
+    source::{ObjectKey, Why, owned},
+};
+use holdfast_kube::source::Answer;
+use kube::{
+    Resource,
+    runtime::events::{Event, EventType},
+};
+
+use super::{
+    Sources,
+    act::{Change, applier},
+    memory::Memory,
+    plan_of, read,
+    spec::Spec,
+};
+
+/// Events of one round of put-backs; the rest is in the log.
+const MAX_EVENTS: usize = 10;
+
+/// Looks at what the watches saw, and puts back what has drifted. Asks the API server nothing unless something has.
+pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memory: &mut Memory) -> Result<(), Why> {
+    // A change set under way is finished first; the next poll goes on with it.
+    if memory.underway.is_some() {
+        return Ok(());
+    }
+    let Some(in_force) = memory.in_force.clone() else {
+        return Ok(());
+    };
+    let applier = applier(sources, source, spec, memory)?;
+    memory.watches.cover(sources, source, spec, &memory.applier, &in_force);
+    let suspects = memory.watches.suspects(&memory.held);
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    let paused = memory.paused(&in_force);
+    let keys: Vec<ObjectKey> = suspects
+        .iter()
+        .map(|s| s.key.clone())
+        .filter(|k| in_force.entries.contains_key(k) && !paused.contains(k))
+        .collect();
+    let contents = read::load(sources.folder(source), &in_force, keys.clone(), spec, sources.kinds()).await?;
+
+    let now = jiff::Timestamp::now();
+    let mut drifted: BTreeMap<ObjectKey, (String, String)> = BTreeMap::new();
+    for suspect in suspects.into_iter().filter(|s| keys.contains(&s.key)) {
+        let key = suspect.key;
+        let Some(loaded) = contents.get(&key) else { continue };
+        if let Some(live) = &suspect.live
+            && owned::drifted(&loaded.manifest.value, live, &spec.manager).is_empty()
+        {
+            if let Some(held) = memory.held.get_mut(&key) {
+                held.owned = suspect.owned;
+            }
+            memory.watches.settled(&key);
+            continue;
+        }
+        if memory.fights.get(&key).is_some_and(|f| f.next() > now) {
+            continue;
+        }
+        // What a watch saw is old news by now: look again before anything is written.
+        let Some(facts) = sources.kinds().get(&loaded.manifest.api_version, &key.kind) else {
+            continue;
+        };
+        match applier.get(&key, &loaded.manifest.api_version, &facts).await {
+            Answer::Done(live) => {
+                let fields = owned::drifted(&loaded.manifest.value, &live, &spec.manager);
+                let seen = memory.watches.note(&key, &live, &spec.manager);
+                match fields.first() {
+                    None => {
+                        if let Some(held) = memory.held.get_mut(&key) {
+                            held.owned = seen;
+                        }
+                    }
+                    Some(field) => {
+                        let manager = owned::owner(&live, field, &spec.manager)
+                            .unwrap_or_else(|| "somebody who removed it".into());
+                        drifted.insert(key, (field.clone(), manager));
+                    }
+                }
+            }
+            Answer::Missing(_) => {
+                drifted.insert(key, ("the object".into(), "somebody who deleted it".into()));
+            }
+            Answer::Forbidden(message) => return Err(Why::Forbidden { message }),
+            other => {
+                return Err(Why::ApiFailed {
+                    message: format!("{key} cannot be looked at: {other:?}"),
+                });
+            }
+        }
+    }
+    if drifted.is_empty() {
+        return Ok(());
+    }
+    let keys: BTreeSet<ObjectKey> = drifted.keys().cloned().collect();
+    if let Decision::Do { steps, .. } = plan_of(memory, spec, &in_force, &keys) {
+        let outcome = Change::new(sources, source, spec, applier, in_force, contents)
+            .run(memory, steps)
+            .await;
+        memory.underway = None;
+        match outcome {
+            Ok(_) => memory.live_problems.clear(),
+            Err(verdict) => {
+                memory.live_problems = verdict.problems;
+                return Err(verdict.why);
+            }
+        }
+    }
+    for (n, (key, (field, manager))) in drifted.into_iter().enumerate() {
+        memory.fights.entry(key.clone()).or_default().put_back(now);
+        let why = Why::PutBack {
+            object: key.to_string(),
+            field,
+            manager,
+        };
+        tracing::info!(reason = why.reason(), %why);
+        if n < MAX_EVENTS {
+            let event = Event {
+                type_: EventType::Warning,
+                reason: why.reason().into(),
+                note: Some(why.to_string()),
+                action: "PutBack".into(),
+                secondary: None,
+            };
+            if let Err(error) = sources.recorder.publish(&event, &source.object_ref(&())).await {
+                tracing::warn!(%error, "event not published");
+            }
+        }
+    }
+    memory
+        .fights
+        .retain(|_, fight| fight.is_on() || fight.next() > now - jiff::SignedDuration::from_mins(30));
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Values that nobody is shown.
+
+use serde_json::{Map, Value};
+
+use super::ObjectKey;
+
+/// What stands in for a Secret's value.
+pub const HIDDEN: &str = "(hidden)";
+
+/// A copy in which every value of a Secret is replaced; what changed can still be seen by name. `apart` tells two different
+/// values from each other without saying anything about them.
+pub fn secret(key: &ObjectKey, value: &Value, apart: &str) -> Value {
+    let mut value = value.clone();
+    if key.is_secret()
+        && let Value::Object(fields) = &mut value
+    {
+        for part in ["data", "stringData"] {
+            if let Some(Value::Object(entries)) = fields.get_mut(part) {
+                let hidden: Map<String, Value> = entries
+                    .keys()
+                    .map(|k| (k.clone(), Value::String(format!("{HIDDEN}{apart}"))))
+                    .collect();
+                *entries = hidden;
+            }
+        }
+    }
+    value
+}

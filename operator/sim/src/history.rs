@@ -1,0 +1,209 @@
+//! One history, from beginning to end.
+
+use std::collections::HashMap;
+
+use holdfast_core::failover::{Phase, rule};
+use holdfast_core::instance::{Durability, Mutant};
+
+use crate::ledger::Violation;
+use crate::model::Run;
+use crate::plan::{FAULTY, Plan};
+use crate::world::{Ev, World};
+
+/// After the last fault has ended, a leader serves and every member follows it within this time (ms). The longest pauses of
+/// the heal ladder, a lease, a Pod's patience and a clone fit in.
+pub const BOUND: u64 = 120_000;
+
+/// How a history ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was broken, if anything.
+    pub violation: Option<Violation>,
+    /// Steps of agents.
+    pub steps: u64,
+    /// Rows acknowledged.
+    pub acknowledged: u64,
+    /// Times that a leader began to serve.
+    pub openings: u64,
+    /// Virtual milliseconds.
+    pub lasted: u64,
+    /// The story, if asked for.
+    pub story: Vec<String>,
+}
+
+/// Runs histories; keeps sets that run, so that most histories need not begin with initdb.
+#[derive(Default)]
+pub struct Runner {
+    running: HashMap<(usize, u8, u16), World>,
+}
+
+impl Runner {
+    /// Runs one history.
+    pub fn run(&mut self, plan: &Plan, mutant: Option<Mutant>, story: bool) -> Outcome {
+        let mut world = self.begin(plan, mutant);
+        if story {
+            world.story = Some(vec![format!(
+                "seed {}: {} members, {:?}, {} copies",
+                plan.seed, plan.members, plan.durability, plan.copies
+            )]);
+        }
+        let start = world.now;
+        for n in 0..plan.faults.len() {
+            let at = plan.faults[n].0;
+            world.push(at, Ev::Strike { n });
+        }
+        world.push(FAULTY + 200, Ev::Check);
+        while world.turn() {}
+        Outcome {
+            violation: world.ledger.violation.clone(),
+            steps: world.steps,
+            acknowledged: world.ledger.acknowledged,
+            openings: world.ledger.openings,
+            lasted: world.now - start,
+            story: world.story.take().unwrap_or_default(),
+        }
+    }
+
+    /// A world to begin with: empty volumes, or a set that runs already.
+    fn begin(&mut self, plan: &Plan, mutant: Option<Mutant>) -> World {
+        if plan.from_nothing || mutant.is_some() {
+            let mut world = World::new(plan.clone(), mutant);
+            if !plan.from_nothing {
+                world.settle();
+            }
+            return world;
+        }
+        let durability = match plan.durability {
+            Durability::Quorum => 0,
+            Durability::Preferred => 1,
+            Durability::Async => 2,
+        };
+        let key = (plan.members, durability, plan.copies);
+        let running = self.running.entry(key).or_insert_with(|| {
+            let mut world = World::new(
+                Plan {
+                    seed: 1,
+                    faults: Vec::new(),
+                    ..plan.clone()
+                },
+                None,
+            );
+            world.settle();
+            world
+        });
+        let mut world = running.clone();
+        world.rng = crate::rng::Rng::new(plan.seed);
+        world.plan = plan.clone();
+        world
+    }
+}
+
+impl World {
+    /// Runs until everybody follows one leader.
+    fn settle(&mut self) {
+        let limit = self.now + 60_000;
+        while self.now < limit && !(self.now > 1_000 && self.settled()) && self.turn() {}
+        self.steps = 0;
+    }
+
+    /// A leader serves, the rule is as desired, and everybody else streams from it.
+    pub fn settled(&self) -> bool {
+        let (Some(record), Some(spec)) = (self.store.record(), self.specs.last()) else {
+            return false;
+        };
+        if record.phase != Phase::Leading {
+            return false;
+        }
+        let Some(leader) = self.index(&record.leader) else {
+            return false;
+        };
+        let streams = |m: usize| {
+            let engine = &self.members[m].engine;
+            let whole = self.members[m].whole && !self.members[m].disk.half;
+            m == leader
+                || (engine.run == Run::Standby && engine.receiver.is_some() && engine.diverged.is_none() && whole)
+        };
+        let everyone = (0..self.members.len()).all(streams);
+        let able = (0..self.members.len())
+            .filter(|m| *m != leader && !spec.members[*m].leaving)
+            .filter_map(|m| self.members[m].dir.as_ref().map(|dir| dir.id.clone()))
+            .collect();
+        let desired = rule::desired(&record.rule, spec.durability, spec.copies, &able);
+        everyone
+            && self.members[leader].serves()
+            && record.rule == desired
+            && self.now - self.ledger.last < 400
+            && self.conns.iter().all(|conn| conn.streaming)
+    }
+
+    /// I4: once faults have ended, everything heals within the bound.
+    pub(crate) fn check(&mut self) {
+        if self.settled() {
+            self.done = true;
+            return;
+        }
+        if self.now > self.heal_start() + BOUND {
+            if self.could_heal() {
+                let record = format!("{:?}", self.store.record());
+                self.violated(
+                    "I4",
+                    format!("{BOUND} ms after the last fault nothing has settled: {record}"),
+                );
+                self.describe();
+            }
+            self.done = true;
+            return;
+        }
+        self.push(150, Ev::Check);
+    }
+
+    fn heal_start(&mut self) -> u64 {
+        if self.heals_at == u64::MAX {
+            self.heals_at = self.now + 10_000;
+        }
+        self.heals_at
+    }
+
+    /// Whether what is left can prove an election: a lost volume may take the only proof with it.
+    fn could_heal(&self) -> bool {
+        let (Some(record), Some(spec)) = (self.store.record(), self.specs.last()) else {
+            return false;
+        };
+        if !self.lost_volume {
+            return true;
+        }
+        let left = |dir: &holdfast_core::failover::DirId| {
+            self.members
+                .iter()
+                .any(|m| m.whole && !m.disk.half && m.dir.as_ref().is_some_and(|d| d.id == *dir))
+        };
+        let Some(leader) = &record.rule.leader else {
+            return false;
+        };
+        let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
+        let needed = holdfast_core::failover::proof::seals_needed(&record.rule);
+        let _ = spec;
+        left(leader) || members >= needed
+    }
+
+    fn describe(&mut self) {
+        for m in 0..self.members.len() {
+            let member = &self.members[m];
+            let text = format!(
+                "m{m}: engine {:?} gate {} upstream {:?} receiver {:?} diverged {:?} dir {:?} disk {:?} view {:?}",
+                member.engine.run,
+                member.engine.gate,
+                member.engine.upstream.as_ref().map(|u| &u.member.0),
+                member.engine.receiver,
+                member.engine.diverged,
+                member
+                    .dir
+                    .as_ref()
+                    .map(|d| (&d.id.0, d.flushed, d.log.len(), d.timeline, &d.history, d.consistent)),
+                member.disk,
+                member.agent.as_ref().map(|a| a.view())
+            );
+            self.note(|| text);
+        }
+    }
+}

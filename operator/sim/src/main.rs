@@ -1,0 +1,92 @@
+//! `holdfast-sim run --histories N --seed S [--mutant NAME]`, `holdfast-sim replay SEED [--mutant NAME] [--whole]`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use holdfast_core::instance::Mutant;
+use holdfast_sim::{Plan, Runner, shrink::shrink};
+
+fn option<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
+    let at = args.iter().position(|arg| arg == name)?;
+    args.get(at + 1).map(String::as_str)
+}
+
+fn number(args: &[String], name: &str, default: u64) -> u64 {
+    option(args, name).and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn mutant(args: &[String]) -> Option<Mutant> {
+    let name = option(args, "--mutant")?;
+    Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+}
+
+fn tell(runner: &mut Runner, plan: &Plan, mutant: Option<Mutant>) {
+    println!("faults:");
+    for (at, fault) in &plan.faults {
+        println!("{at:>7} ms  {fault:?}");
+    }
+    for line in runner.run(plan, mutant, true).story {
+        println!("{line}");
+    }
+}
+
+fn run(args: &[String]) -> ExitCode {
+    let (histories, first) = (number(args, "--histories", 10_000), number(args, "--seed", 1));
+    let (seconds, mutant) = (number(args, "--seconds", u64::MAX), mutant(args));
+    let begun = Instant::now();
+    let mut runner = Runner::default();
+    let (mut steps, mut rows, mut openings, mut lasted, mut count) = (0, 0, 0, 0, 0);
+    for seed in first..first.saturating_add(histories) {
+        if begun.elapsed().as_secs() >= seconds {
+            break;
+        }
+        let plan = Plan::new(seed);
+        let outcome = runner.run(&plan, mutant, false);
+        count += 1;
+        steps += outcome.steps;
+        rows += outcome.acknowledged;
+        openings += outcome.openings;
+        lasted += outcome.lasted;
+        if let Some(violation) = outcome.violation {
+            println!(
+                "seed {seed}: {} at {} ms: {}",
+                violation.invariant, violation.at, violation.what
+            );
+            if !args.iter().any(|arg| arg == "--keep-going") {
+                let small = shrink(&mut runner, &plan, mutant);
+                tell(&mut runner, &small, mutant);
+                println!("replay: holdfast-sim replay {seed}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    println!(
+        "{count} histories in {took:.1} s ({:.0}/s): {steps} steps of agents, {rows} rows acknowledged, {openings} openings, {} h of virtual time",
+        count as f64 / took,
+        lasted / 3_600_000
+    );
+    ExitCode::SUCCESS
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("run") => run(&args),
+        Some("replay") => {
+            let seed = args.get(1).and_then(|text| text.parse().ok()).unwrap_or(1);
+            let mut runner = Runner::default();
+            let mut plan = Plan::new(seed);
+            if !args.iter().any(|arg| arg == "--whole") {
+                plan = shrink(&mut runner, &plan, mutant(&args));
+            }
+            tell(&mut runner, &plan, mutant(&args));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            println!("holdfast-sim run [--histories N] [--seed S] [--seconds S] [--mutant NAME] [--keep-going]");
+            println!("holdfast-sim replay SEED [--mutant NAME] [--whole]");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What the world is made of: logs, directories, engines, connections, members.
+
+use std::collections::BTreeMap;
+
+use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
+use holdfast_core::instance::{DiskState, Instance, Moment, SetSpec, SyncNames, Upstream, VolumeSeen};
+
+/// One record of a log. Its LSN is its place, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rec {
+    /// The timeline that wrote it.
+    pub term: u32,
+    /// A hash of it and all before: equal chains mean equal prefixes.
+    pub chain: u64,
+}
+
+/// A data directory.
+#[derive(Clone, Debug)]
+pub struct Dir {
+    /// Its identity.
+    pub id: DirId,
+    /// What is written; the first `flushed` records are on disk.
+    pub log: Vec<Rec>,
+    /// How many records survive a power cut.
+    pub flushed: usize,
+    /// The timeline that it is on.
+    pub timeline: u32,
+    /// Ancestors of that timeline, and where each ended.
+    pub history: Vec<(Term, Lsn)>,
+    /// The engine answers once the log is this long (after a clone or rewind).
+    pub consistent: usize,
+    /// PostgreSQL's system identifier.
+    pub system: u64,
+    /// The last shutdown was clean.
+    pub clean: bool,
+}
+
+impl Dir {
+    /// Whether the first `n` records end with this chain.
+    pub fn has(&self, n: usize, chain: u64) -> bool {
+        n == 0 || self.log.get(n - 1).is_some_and(|rec| rec.chain == chain)
+    }
+
+    /// Writes one more record.
+    pub fn append(&mut self, noise: u64) {
+        let before = self.log.last().map_or(0, |rec| rec.chain);
+        let chain = (before ^ noise).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ u64::from(self.timeline);
+        self.log.push(Rec {
+            term: self.timeline,
+            chain,
+        });
+    }
+}
+
+/// What an engine process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    Down,
+    Starting { primary: bool },
+    Standby,
+    Primary,
+}
+
+/// An engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub run: Run,
+    /// Counts starts and ends, so that what was meant for an earlier process is recognised.
+    pub epoch: u32,
+    pub upstream: Option<Upstream>,
+    /// The receiver's connection.
+    pub receiver: Option<u64>,
+    pub diverged: Option<String>,
+    pub gate: bool,
+    /// In force: sessions wait by it.
+    pub sync: SyncNames,
+    /// What a new walsender reads.
+    pub configured: SyncNames,
+    /// Flushed here and not acknowledged yet: LSN.
+    pub waiting: Vec<usize>,
+    /// A clean stop was asked for.
+    pub stopping: bool,
+}
+
+/// A walsender with its receiver.
+#[derive(Clone, Debug)]
+pub struct Conn {
+    pub id: u64,
+    pub primary: usize,
+    pub standby: usize,
+    pub dir: DirId,
+    /// The walsender's own view of `synchronous_standby_names`.
+    pub view: SyncNames,
+    pub sent: usize,
+    pub flushed: usize,
+    pub streaming: bool,
+    /// The standby's end is gone without a word (power cut); the walsender does not know yet.
+    pub ghost: bool,
+    /// When both ends last heard each other.
+    pub alive: u64,
+    /// Nothing overtakes on a connection.
+    pub next: [u64; 2],
+}
+
+/// A member: pod, agent, engine, volume.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub name: MemberName,
+    pub agent: Option<Instance>,
+    /// Counts agent processes.
+    pub epoch: u32,
+    pub boot: u64,
+    /// Local milliseconds per thousand real ones.
+    pub rate: u64,
+    pub disk: DiskState,
+    pub dir: Option<Dir>,
+    /// No clone or initdb is half-done.
+    pub whole: bool,
+    pub engine: Engine,
+    /// The wish as last kept on the volume.
+    pub spec: Option<SetSpec>,
+    pub look: u64,
+    pub look_id: u32,
+    pub operation: u32,
+    pub frozen: u64,
+    pub stalled: u64,
+    pub full: u64,
+    pub slow: u64,
+    pub heard: BTreeMap<usize, u64>,
+}
+
+impl Member {
+    /// A member with an empty volume, down.
+    pub fn new(name: MemberName) -> Member {
+        let engine = Engine {
+            run: Run::Down,
+            epoch: 0,
+            upstream: None,
+            receiver: None,
+            diverged: None,
+            gate: false,
+            sync: SyncNames::Alone,
+            configured: SyncNames::Alone,
+            waiting: Vec::new(),
+            stopping: false,
+        };
+        Member {
+            name,
+            agent: None,
+            epoch: 0,
+            boot: 0,
+            rate: 1000,
+            disk: DiskState::default(),
+            dir: None,
+            whole: false,
+            engine,
+            spec: None,
+            look: 500,
+            look_id: 0,
+            operation: 0,
+            frozen: 0,
+            stalled: 0,
+            full: 0,
+            slow: 0,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// This member's own clock.
+    pub fn clock(&self, now: u64) -> Moment {
+        Moment(now.saturating_sub(self.boot) * self.rate / 1000)
+    }
+
+    /// The volume as the shell sees it.
+    pub fn volume(&self) -> VolumeSeen {
+        let dir = self.dir.as_ref().filter(|_| self.whole);
+        VolumeSeen {
+            disk: self.disk.clone(),
+            whole: dir.is_some(),
+            system_identifier: dir.map(|d| d.system),
+            clean: dir.is_some_and(|d| d.clean),
+            control: dir.map(|d| Position {
+                term: Term(d.timeline),
+                lsn: Lsn(d.log.len() as u64),
+            }),
+        }
+    }
+
+    /// Whether this engine serves clients.
+    pub fn serves(&self) -> bool {
+        self.engine.run == Run::Primary && self.engine.gate
+    }
+}

@@ -1,0 +1,199 @@
+//! One history's plan: the set, and which faults strike when. Made from the seed alone, so that a shrunk plan replays.
+
+use holdfast_core::instance::Durability;
+
+use crate::rng::Rng;
+
+/// Something that goes wrong, or that a user does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL of the engine.
+    KillEngine { member: usize },
+    /// SIGKILL of the agent, and with it of the engine.
+    KillAgent { member: usize, down: u64 },
+    /// Power cut: what was not fsynced is gone, and nobody is told.
+    PowerCut { member: usize, down: u64 },
+    /// Power cut, and the volume is gone for good.
+    LoseVolume { member: usize, down: u64 },
+    /// The machine stops, and goes on later as if nothing had been.
+    Freeze { member: usize, lasts: u64 },
+    /// Nothing passes from one to the other.
+    CutOneWay { from: usize, to: usize, lasts: u64 },
+    /// Nothing passes between them.
+    Cut { one: usize, other: usize, lasts: u64 },
+    /// A member reaches no other; with `api` not the API server either.
+    Isolate { member: usize, api: bool, lasts: u64 },
+    /// A member does not reach the API server.
+    CutApi { member: usize, lasts: u64 },
+    /// The API server is down.
+    ApiDown { lasts: u64 },
+    /// The API server is slow, and loses answers.
+    ApiFlaky { lasts: u64 },
+    /// Watches fall behind, and tell old news.
+    WatchLag { lasts: u64 },
+    /// Messages between members are lost, delayed, doubled, reordered.
+    Lossy { lasts: u64 },
+    /// fsync does not come back.
+    StallDisk { member: usize, lasts: u64 },
+    /// fsync takes long.
+    SlowDisk { member: usize, lasts: u64 },
+    /// Nothing more can be written beside the data.
+    FullDisk { member: usize, lasts: u64 },
+    /// Walsenders take a reload up late.
+    SlowReload { lasts: u64 },
+    /// A person asks for a switchover.
+    Switchover { to: Option<usize> },
+    /// A person asks for a restart.
+    Restart { member: usize },
+    /// The Pod is deleted: SIGTERM, then a new one.
+    DeletePod { member: usize },
+    /// The number of copies changes.
+    Copies { copies: u16 },
+    /// The durability changes.
+    Durability { durability: Durability },
+    /// A member is on its way out, and comes back.
+    Leaving { member: usize, lasts: u64 },
+    /// A person fences a member, and lets it go again.
+    FenceByHand { member: usize, lasts: u64 },
+    /// The operator tells an old wish again.
+    OldWish,
+}
+
+/// A history's plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Seeds the world's noise.
+    pub seed: u64,
+    /// How many members.
+    pub members: usize,
+    /// When a commit is acknowledged.
+    pub durability: Durability,
+    /// How many members hold a commit.
+    pub copies: u16,
+    /// Starts from empty volumes rather than from a set that runs.
+    pub from_nothing: bool,
+    /// What strikes, in order of time (ms).
+    pub faults: Vec<(u64, Fault)>,
+}
+
+/// Faults strike within this time, in milliseconds.
+pub const FAULTY: u64 = 8_000;
+
+impl Plan {
+    /// The plan of this seed.
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed ^ 0x5EED_0F_1A17);
+        let members = match rng.below(20) {
+            0 => 1,
+            1..=3 => 2,
+            4..=14 => 3,
+            15 => 4,
+            16..=17 => 5,
+            18 => 6,
+            _ => 7,
+        };
+        let durability = match rng.below(10) {
+            0..=5 => Durability::Quorum,
+            6..=7 => Durability::Preferred,
+            _ => Durability::Async,
+        };
+        let copies = match rng.below(4) {
+            0..=2 => 2,
+            _ => 1 + rng.below(members as u64) as u16,
+        };
+        let copies = copies.min(members as u16);
+        let from_nothing = rng.chance(40);
+        let count = 1 + rng.below(7);
+        let mut faults: Vec<(u64, Fault)> = Vec::new();
+        for _ in 0..count {
+            let at = if rng.chance(400) {
+                // close to another one: that is where the interesting cases are
+                faults.last().map_or(0, |(t, _)| *t) + rng.below(400)
+            } else {
+                rng.below(FAULTY)
+            };
+            faults.push((at, Plan::fault(&mut rng, members)));
+        }
+        faults.sort_by_key(|(at, _)| *at);
+        Plan {
+            seed,
+            members,
+            durability,
+            copies,
+            from_nothing,
+            faults,
+        }
+    }
+
+    fn fault(rng: &mut Rng, members: usize) -> Fault {
+        // half of all faults strike the member that leads at first
+        let member = if rng.chance(450) { 0 } else { rng.index(members) };
+        let other = rng.index(members);
+        let lasts = match rng.below(3) {
+            0 => rng.range(50, 600),
+            1 => rng.range(600, 4_000),
+            _ => rng.range(3_000, 9_000),
+        };
+        match rng.below(31) {
+            0..=1 => Fault::KillEngine { member },
+            2..=3 => Fault::KillAgent {
+                member,
+                down: rng.range(50, 2_500),
+            },
+            4..=6 => Fault::PowerCut {
+                member,
+                down: rng.range(50, 6_000),
+            },
+            7 => Fault::LoseVolume {
+                member,
+                down: rng.range(50, 4_000),
+            },
+            8..=9 => Fault::Freeze { member, lasts },
+            10 => Fault::CutOneWay {
+                from: member,
+                to: other,
+                lasts,
+            },
+            11 => Fault::Cut {
+                one: member,
+                other,
+                lasts,
+            },
+            12..=14 => Fault::Isolate {
+                member,
+                api: rng.chance(500),
+                lasts,
+            },
+            15 => Fault::CutApi { member, lasts },
+            16 => Fault::ApiDown { lasts },
+            17 => Fault::ApiFlaky { lasts },
+            18 => Fault::WatchLag { lasts },
+            19 => Fault::Lossy { lasts },
+            20 => Fault::StallDisk { member, lasts },
+            21 => Fault::SlowDisk { member, lasts },
+            22 => Fault::FullDisk { member, lasts },
+            23 => Fault::SlowReload { lasts },
+            24..=25 => Fault::Switchover {
+                to: rng.chance(500).then_some(other),
+            },
+            26 => Fault::Restart { member },
+            27 => Fault::DeletePod { member },
+            28 => match rng.below(4) {
+                0 => Fault::Durability {
+                    durability: [Durability::Quorum, Durability::Preferred, Durability::Async][rng.index(3)],
+                },
+                _ => Fault::Copies {
+                    copies: 1 + rng.below(members as u64) as u16,
+                },
+            },
+            29 => Fault::Leaving { member, lasts },
+            _ => {
+                if rng.chance(500) {
+                    Fault::OldWish
+                } else {
+                    Fault::FenceByHand { member, lasts }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Performs effects, as the agent's shell does.
+
+use holdfast_core::failover::{DirId, Lsn, Position, Term};
+use holdfast_core::instance::{DiskState, Effect, HowToStop, StartAs, SyncNames, Upstream, Work};
+
+use crate::model::{Dir, Run};
+use crate::world::{Ev, World};
+
+impl World {
+    /// How long an fsync takes on this member now.
+    pub fn fsync(&mut self, m: usize) -> u64 {
+        let quick = 1 + self.rng.below(3);
+        let (stalled, slow) = (self.members[m].stalled, self.members[m].slow);
+        let slow = if slow > self.now { self.rng.range(30, 400) } else { 0 };
+        quick + slow + stalled.saturating_sub(self.now)
+    }
+
+    pub(crate) fn perform(&mut self, m: usize, effect: Effect) {
+        if self.story.is_some() {
+            self.tell_effect(m, &effect);
+        }
+        let (epoch, run) = (self.members[m].epoch, self.members[m].engine.epoch);
+        match effect {
+            Effect::ReadRecord => self.ask_read(m),
+            Effect::WriteRecord { expect, record } => self.ask_write(m, expect, record),
+            Effect::Send { to, message } => {
+                if let Some(to) = self.index(&to) {
+                    self.send(m, to, message);
+                }
+            }
+            Effect::Persist(disk) => {
+                let delay = self.fsync(m);
+                self.push(
+                    delay,
+                    Ev::Persisted {
+                        m,
+                        epoch,
+                        disk: Box::new(disk),
+                    },
+                );
+            }
+            Effect::Initdb => self.begin_work(m, Work::Initdb, None),
+            Effect::Clone { from } => {
+                if let Some(dir) = self.members[m].dir.take() {
+                    self.ghosts.push(dir);
+                }
+                self.members[m].whole = false;
+                self.begin_work(m, Work::Clone, Some(from));
+            }
+            Effect::Rewind { to } => self.begin_rewind(m, to),
+            Effect::SetAside { .. } => self.begin_work(m, Work::SetAside, None),
+            Effect::Start(how) => self.engine_start(m, epoch, how),
+            Effect::Stop(how) => self.engine_stop(m, epoch, how),
+            Effect::Follow(upstream) => {
+                let delay = 2 + self.rng.below(30);
+                self.push(
+                    delay,
+                    Ev::Followed {
+                        m,
+                        epoch,
+                        run,
+                        upstream,
+                    },
+                );
+            }
+            Effect::Promote { term } => {
+                let delay = self.rng.range(30, 150) + self.fsync(m);
+                self.push(
+                    delay,
+                    Ev::Promoted {
+                        m,
+                        epoch,
+                        run,
+                        term: term.0,
+                    },
+                );
+            }
+            Effect::SetSync(sync) => {
+                let delay = self.rng.range(2, 20);
+                self.push(delay, Ev::SyncSet { m, epoch, run, sync });
+            }
+            Effect::EndWalsenders(dirs) => {
+                let ends: Vec<u64> = self
+                    .walsenders(m)
+                    .filter(|c| dirs.contains(&c.dir))
+                    .map(|c| c.id)
+                    .collect();
+                for conn in ends {
+                    self.break_conn(conn);
+                }
+                self.tell_done(m, epoch, Work::EndWalsenders, true);
+            }
+            Effect::Gate { open } => self.gate(m, open),
+            Effect::Look { every_ms } => {
+                self.members[m].look = every_ms;
+                self.members[m].look_id += 1;
+                let id = self.members[m].look_id;
+                self.push(1, Ev::Look { m, epoch, id });
+            }
+            Effect::Exit => self.agent_exit(m),
+            Effect::Slots(_) | Effect::Publish(_) | Effect::Say(_) => {}
+        }
+    }
+
+    fn tell_effect(&mut self, m: usize, effect: &Effect) {
+        match effect {
+            Effect::Send { .. } | Effect::ReadRecord | Effect::Look { .. } | Effect::WriteRecord { .. } => {}
+            Effect::Persist(d) => {
+                let d = d.clone();
+                self.note(|| {
+                    format!(
+                        "m{m}: persist dir {} term {} sealed {:?} base {}:{} following {:?} led {:?} half {}",
+                        d.dir.map_or("-".into(), |dir| dir.0),
+                        d.term,
+                        d.sealed.map(|t| t.0),
+                        d.base.term,
+                        d.base.lsn.0,
+                        d.following.map(|t| t.0),
+                        d.led.map(|t| t.0),
+                        d.half
+                    )
+                });
+            }
+            Effect::Say(why) => {
+                let why = why.to_string();
+                self.note(|| format!("m{m}: \"{why}\""));
+            }
+            other => {
+                let text = format!("{other:?}");
+                self.note(|| format!("m{m}: {text}"));
+            }
+        }
+    }
+
+    fn begin_work(&mut self, m: usize, work: Work, from: Option<Upstream>) {
+        let delay = match work {
+            Work::Clone => self.rng.range(100, 800),
+            Work::Initdb => self.rng.range(50, 200),
+            _ => self.rng.range(20, 200),
+        } + self.fsync(m);
+        let epoch = self.members[m].epoch;
+        self.push(delay, Ev::WorkEnds { m, epoch, work, from });
+    }
+
+    /// From its first byte on a rewind has destroyed the tail; a process that dies in it leaves a directory of no use.
+    fn begin_rewind(&mut self, m: usize, to: Upstream) {
+        let source = self.index(&to.member);
+        let reached =
+            source.is_some_and(|s| self.passes(m, s) && self.passes(s, m) && self.members[s].frozen <= self.now);
+        let running = source.filter(|s| reached && self.members[*s].engine.run == Run::Primary);
+        if let Some(other) = running.and_then(|s| self.members[s].dir.clone()) {
+            if let Some(dir) = &mut self.members[m].dir {
+                let common = dir
+                    .log
+                    .iter()
+                    .zip(&other.log[..other.flushed])
+                    .take_while(|(a, b)| a == b)
+                    .count();
+                self.ghosts.push(dir.clone());
+                dir.log.truncate(common);
+                dir.flushed = common;
+                dir.consistent = other.flushed;
+            }
+        }
+        self.begin_work(m, Work::Rewind, Some(to));
+    }
+
+    pub(crate) fn persisted(&mut self, m: usize, disk: DiskState) {
+        let full = self.members[m].full > self.now;
+        if !full {
+            if disk.term < self.members[m].disk.term {
+                self.violated("I3", format!("m{m}: its volume's term goes back"));
+            }
+            self.members[m].disk = disk;
+        }
+        let epoch = self.members[m].epoch;
+        self.tell_done(m, epoch, Work::Persist, !full);
+    }
+
+    pub(crate) fn work_ends(&mut self, m: usize, work: Work, from: Option<Upstream>) {
+        let source = from.as_ref().and_then(|from| self.index(&from.member));
+        let reached =
+            source.filter(|s| self.passes(m, *s) && self.passes(*s, m) && self.members[*s].frozen <= self.now);
+        let full = self.members[m].full > self.now && work != Work::SetAside;
+        let ok = !full
+            && match work {
+                Work::Initdb => self.initdb(m),
+                Work::Clone => reached.is_some_and(|s| self.cloned(m, s)),
+                Work::Rewind => reached.is_some_and(|s| self.rewound(m, s, from.map_or(Term(0), |f| f.term))),
+                Work::SetAside => {
+                    self.ghosts.extend(self.members[m].dir.take());
+                    self.members[m].whole = false;
+                    self.members[m].disk.dir = None;
+                    true
+                }
+                _ => true,
+            };
+        let epoch = self.members[m].epoch;
+        self.tell_done(m, epoch, work, ok);
+    }
+
+    fn fresh_id(&mut self, m: usize) -> DirId {
+        self.made += 1;
+        DirId(format!("d{m}{}", ('a'..='z').nth(self.made as usize % 26).unwrap_or('_')) + &self.made.to_string())
+    }
+
+    fn initdb(&mut self, m: usize) -> bool {
+        let id = self.fresh_id(m);
+        let system = self.rng.bits();
+        let mut dir = Dir {
+            id: id.clone(),
+            log: Vec::new(),
+            flushed: 3,
+            timeline: 1,
+            history: Vec::new(),
+            consistent: 0,
+            system,
+            clean: true,
+        };
+        for _ in 0..3 {
+            dir.append(system);
+        }
+        self.members[m].dir = Some(dir);
+        self.members[m].whole = true;
+        self.members[m].disk = DiskState {
+            dir: Some(id),
+            ..DiskState::default()
+        };
+        true
+    }
+
+    fn cloned(&mut self, m: usize, source: usize) -> bool {
+        if !matches!(self.members[source].engine.run, Run::Primary | Run::Standby) {
+            return false;
+        }
+        let Some(mut dir) = self.members[source].dir.clone() else {
+            return false;
+        };
+        dir.log.truncate(dir.flushed);
+        dir.consistent = dir.flushed;
+        dir.clean = true;
+        dir.id = self.fresh_id(m);
+        self.members[m].disk.dir = Some(dir.id.clone());
+        self.members[m].dir = Some(dir);
+        self.members[m].whole = true;
+        true
+    }
+
+    fn rewound(&mut self, m: usize, source: usize, term: Term) -> bool {
+        let from = &self.members[source];
+        let Some(other) = from
+            .dir
+            .clone()
+            .filter(|d| from.engine.run == Run::Primary && d.timeline == term.0)
+        else {
+            return false;
+        };
+        let Some(dir) = &mut self.members[m].dir else {
+            return false;
+        };
+        let common = dir
+            .log
+            .iter()
+            .zip(&other.log[..other.flushed])
+            .take_while(|(a, b)| a == b)
+            .count();
+        dir.log.truncate(common);
+        dir.flushed = common;
+        dir.timeline = other.timeline;
+        dir.history = other.history.clone();
+        dir.consistent = other.flushed;
+        true
+    }
+
+    fn engine_start(&mut self, m: usize, epoch: u32, how: StartAs) {
+        let down = self.members[m].engine.run == Run::Down && self.members[m].whole;
+        let member = &mut self.members[m];
+        let Some(dir) = member.dir.as_mut().filter(|_| down) else {
+            return self.tell_done(m, epoch, Work::Start, false);
+        };
+        dir.clean = false;
+        let engine = &mut member.engine;
+        engine.epoch += 1;
+        engine.gate = false;
+        engine.diverged = None;
+        engine.receiver = None;
+        engine.stopping = false;
+        engine.waiting.clear();
+        engine.run = Run::Starting {
+            primary: matches!(how, StartAs::Primary { .. }),
+        };
+        engine.upstream = None;
+        match how {
+            StartAs::Primary { sync } => {
+                engine.sync = sync.clone();
+                engine.configured = sync;
+            }
+            StartAs::Standby { upstream } => {
+                engine.upstream = upstream;
+                engine.sync = SyncNames::Alone;
+            }
+        }
+        let run = engine.epoch;
+        self.tell_done(m, epoch, Work::Start, true);
+        let delay = self.rng.range(30, 250);
+        self.push(delay, Ev::EngineUp { m, run });
+        self.push(delay / 2, Ev::Connect { m, run });
+    }
+
+    fn engine_stop(&mut self, m: usize, epoch: u32, how: HowToStop) {
+        let run = self.members[m].engine.epoch;
+        if self.members[m].engine.run == Run::Down {
+            return self.tell_done(m, epoch, Work::Stop, true);
+        }
+        match how {
+            HowToStop::Clean => {
+                let delay = self.rng.range(5, 50);
+                self.push(
+                    delay,
+                    Ev::StopPoll {
+                        m,
+                        epoch,
+                        run,
+                        begun: false,
+                    },
+                );
+            }
+            HowToStop::Fence { kill_after_ms } => {
+                let stalled = self.members[m].stalled > self.now;
+                let delay = if stalled { kill_after_ms } else { self.rng.range(2, 30) };
+                self.push(delay, Ev::Killed { m, epoch, run });
+            }
+        }
+    }
+
+    pub(crate) fn killed(&mut self, m: usize, epoch: u32, run: u32) {
+        if self.members[m].engine.epoch == run {
+            self.engine_crash(m, false, true);
+        }
+        if self.members[m].epoch == epoch {
+            self.tell_done(m, epoch, Work::Stop, true);
+        }
+    }
+
+    /// Where a running engine's log ends.
+    pub fn position_of(dir: &Dir) -> Position {
+        let term = dir.log.last().map_or(0, |rec| rec.term);
+        Position {
+            term: Term(term),
+            lsn: Lsn(dir.log.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! The world: virtual time, the queue of what happens next, the network, and agents' steps.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use holdfast_core::failover::{MemberName, Record};
+use holdfast_core::instance::{
+    Event, Instance, MemberSpec, Message, Moment, Mutant, SetSpec, SyncNames, Timings, Upstream, Version, Work,
+    WorkResult,
+};
+
+use crate::ledger::Ledger;
+use crate::model::{Conn, Dir, Member, Rec};
+use crate::plan::{Fault, Plan};
+use crate::rng::Rng;
+use crate::store::Store;
+
+/// Something that happens at a time. `epoch` names the agent's process, `run` the engine's: what was meant for an earlier
+/// one is dropped.
+#[derive(Clone, Debug)]
+pub enum Ev {
+    Tick {
+        m: usize,
+        epoch: u32,
+    },
+    Look {
+        m: usize,
+        epoch: u32,
+        id: u32,
+    },
+    Agent {
+        m: usize,
+        epoch: u32,
+        event: Event,
+    },
+    Arrive {
+        from: usize,
+        m: usize,
+        message: Message,
+    },
+    Read {
+        m: usize,
+        epoch: u32,
+        op: u32,
+    },
+    Write {
+        m: usize,
+        epoch: u32,
+        op: u32,
+        expect: Version,
+        record: Record,
+    },
+    Deadline {
+        m: usize,
+        epoch: u32,
+        op: u32,
+        write: bool,
+    },
+    Watch {
+        m: usize,
+        epoch: u32,
+        version: usize,
+    },
+    Spec {
+        m: usize,
+        epoch: u32,
+        n: usize,
+    },
+    AgentStart {
+        m: usize,
+        epoch: u32,
+    },
+    Thaw {
+        m: usize,
+    },
+    EngineUp {
+        m: usize,
+        run: u32,
+    },
+    Persisted {
+        m: usize,
+        epoch: u32,
+        disk: Box<holdfast_core::instance::DiskState>,
+    },
+    WorkEnds {
+        m: usize,
+        epoch: u32,
+        work: Work,
+        from: Option<Upstream>,
+    },
+    Promoted {
+        m: usize,
+        epoch: u32,
+        run: u32,
+        term: u32,
+    },
+    StopPoll {
+        m: usize,
+        epoch: u32,
+        run: u32,
+        begun: bool,
+    },
+    Killed {
+        m: usize,
+        epoch: u32,
+        run: u32,
+    },
+    Followed {
+        m: usize,
+        epoch: u32,
+        run: u32,
+        upstream: Option<Upstream>,
+    },
+    SyncSet {
+        m: usize,
+        epoch: u32,
+        run: u32,
+        sync: SyncNames,
+    },
+    ViewSet {
+        conn: u64,
+        sync: SyncNames,
+    },
+    Connect {
+        m: usize,
+        run: u32,
+    },
+    Recv {
+        conn: u64,
+        m: usize,
+        start: usize,
+        recs: Vec<Rec>,
+    },
+    Flush {
+        m: usize,
+        run: u32,
+        upto: usize,
+    },
+    Ack {
+        conn: u64,
+        m: usize,
+        flushed: usize,
+    },
+    KeepAlive {
+        conn: u64,
+    },
+    LocalFlush {
+        m: usize,
+        run: u32,
+        upto: usize,
+    },
+    Client {
+        m: usize,
+        run: u32,
+    },
+    Strike {
+        n: usize,
+    },
+    Undo {
+        fault: Fault,
+    },
+    Check,
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    at: u64,
+    seq: u64,
+    ev: Ev,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Item) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+impl Eq for Item {}
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Item) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Item {
+    fn cmp(&self, other: &Item) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// Faults in force, by the time at which they end.
+#[derive(Clone, Debug, Default)]
+pub struct Weather {
+    pub cut: Vec<Vec<u64>>,
+    pub api_cut: Vec<u64>,
+    pub api_down: u64,
+    pub api_flaky: u64,
+    pub watch_lag: u64,
+    pub lossy: u64,
+    pub slow_reload: u64,
+}
+
+/// The world.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: u64,
+    seq: u64,
+    pub rng: Rng,
+    queue: BinaryHeap<Reverse<Item>>,
+    pub members: Vec<Member>,
+    pub conns: Vec<Conn>,
+    pub made: u64,
+    pub store: Store,
+    pub specs: Vec<SetSpec>,
+    /// Directories that are gone: what they had flushed was flushed.
+    pub ghosts: Vec<Dir>,
+    pub weather: Weather,
+    pub ledger: Ledger,
+    pub plan: Plan,
+    pub timings: Timings,
+    pub mutant: Option<Mutant>,
+    pub story: Option<Vec<String>>,
+    pub steps: u64,
+    pub done: bool,
+    /// Faults end here; from then on everything must heal.
+    pub heals_at: u64,
+    /// A volume was lost for good.
+    pub lost_volume: bool,
+}
+
+impl World {
+    /// A world in which nothing has happened yet.
+    pub fn new(plan: Plan, mutant: Option<Mutant>) -> World {
+        let n = plan.members;
+        let name = |i: usize| MemberName(format!("m{i}"));
+        let spec = SetSpec {
+            generation: 1,
+            members: (0..n)
+                .map(|i| MemberSpec {
+                    name: name(i),
+                    address: Some(String::new()),
+                    leaving: false,
+                    fenced: false,
+                })
+                .collect(),
+            durability: plan.durability,
+            copies: plan.copies,
+            maximum_lag_bytes: 20,
+            read_lag_bytes: 20,
+            parameters: Default::default(),
+            command: None,
+        };
+        let weather = Weather {
+            cut: vec![vec![0; n]; n],
+            api_cut: vec![0; n],
+            ..Weather::default()
+        };
+        let mut world = World {
+            now: 0,
+            seq: 0,
+            rng: Rng::new(plan.seed),
+            queue: BinaryHeap::new(),
+            members: (0..n).map(|i| Member::new(name(i))).collect(),
+            conns: Vec::new(),
+            made: 0,
+            store: Store::default(),
+            specs: vec![spec],
+            ghosts: Vec::new(),
+            weather,
+            ledger: Ledger::default(),
+            plan,
+            timings: Timings::default(),
+            mutant,
+            story: None,
+            steps: 0,
+            done: false,
+            heals_at: u64::MAX,
+            lost_volume: false,
+        };
+        world.store.versions.push(Record::bootstrap(name(0)));
+        for m in 0..n {
+            let delay = world.rng.below(300);
+            world.push(delay, Ev::AgentStart { m, epoch: 0 });
+        }
+        world
+    }
+
+    /// Lets something happen `delay` ms from now.
+    pub fn push(&mut self, delay: u64, ev: Ev) {
+        self.seq += 1;
+        self.queue.push(Reverse(Item {
+            at: self.now + delay,
+            seq: self.seq,
+            ev,
+        }));
+    }
+
+    /// Tells the story, if somebody listens.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>7} ms  {}", now, line()));
+        }
+    }
+
+    /// Lets the next thing happen. False when nothing is left, or the history is over.
+    pub fn turn(&mut self) -> bool {
+        if self.done || self.ledger.violation.is_some() {
+            return false;
+        }
+        let Some(Reverse(Item { at, ev, .. })) = self.queue.pop() else {
+            return false;
+        };
+        self.now = at;
+        if let Some(m) = World::whose(&ev) {
+            let frozen = self.members[m].frozen;
+            if frozen > at {
+                self.push(frozen - at, ev);
+                return true;
+            }
+        }
+        self.happen(ev);
+        self.invariant_one_able();
+        true
+    }
+
+    /// The member that must be awake for this to happen.
+    fn whose(ev: &Ev) -> Option<usize> {
+        match ev {
+            Ev::Tick { m, .. }
+            | Ev::Look { m, .. }
+            | Ev::Agent { m, .. }
+            | Ev::Arrive { m, .. }
+            | Ev::Deadline { m, .. }
+            | Ev::Watch { m, .. }
+            | Ev::Spec { m, .. }
+            | Ev::EngineUp { m, .. }
+            | Ev::Persisted { m, .. }
+            | Ev::WorkEnds { m, .. }
+            | Ev::Promoted { m, .. }
+            | Ev::StopPoll { m, .. }
+            | Ev::Killed { m, .. }
+            | Ev::Followed { m, .. }
+            | Ev::SyncSet { m, .. }
+            | Ev::Connect { m, .. }
+            | Ev::Recv { m, .. }
+            | Ev::Flush { m, .. }
+            | Ev::Ack { m, .. }
+            | Ev::LocalFlush { m, .. }
+            | Ev::Client { m, .. } => Some(*m),
+            _ => None,
+        }
+    }
+
+    fn happen(&mut self, ev: Ev) {
+        match ev {
+            Ev::Tick { m, epoch } if self.is_epoch(m, epoch) => {
+                let pause = 100 + self.rng.below(100);
+                self.push(pause, Ev::Tick { m, epoch });
+                self.step(m, Event::Tick);
+            }
+            Ev::Look { m, epoch, id } if self.is_epoch(m, epoch) && self.members[m].look_id == id => {
+                let pause = self.members[m].look;
+                self.push(pause, Ev::Look { m, epoch, id });
+                self.tell_engine(m);
+            }
+            Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
+            Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
+                let from = self.members[from].name.clone();
+                self.step(m, Event::Message { from, message });
+            }
+            Ev::Read { m, epoch, op } => self.api_read(m, epoch, op),
+            Ev::Write {
+                m,
+                epoch,
+                op,
+                expect,
+                record,
+            } => self.api_write(m, epoch, op, &expect, record),
+            Ev::Deadline { m, epoch, op, write } => self.api_deadline(m, epoch, op, write),
+            Ev::Watch { m, epoch, version } if self.is_epoch(m, epoch) => self.watch(m, version),
+            Ev::Spec { m, epoch, n } if self.is_epoch(m, epoch) => {
+                let spec = self.specs[n].clone();
+                if self.members[m]
+                    .spec
+                    .as_ref()
+                    .is_none_or(|known| known.generation <= spec.generation)
+                {
+                    self.members[m].spec = Some(spec.clone());
+                }
+                self.step(m, Event::Spec(spec));
+            }
+            Ev::AgentStart { m, epoch } if self.members[m].epoch == epoch => self.agent_start(m),
+            Ev::Thaw { m } if self.members[m].agent.is_some() => self.step(m, Event::Tick),
+            Ev::EngineUp { m, run } if self.members[m].engine.epoch == run => self.engine_up(m),
+            Ev::Persisted { m, epoch, disk } if self.is_epoch(m, epoch) => self.persisted(m, *disk),
+            Ev::WorkEnds { m, epoch, work, from } if self.is_epoch(m, epoch) => self.work_ends(m, work, from),
+            Ev::Promoted { m, epoch, run, term } if self.is_run(m, run) => self.promoted(m, epoch, term),
+            Ev::Promoted { m, epoch, .. } => self.tell_done(m, epoch, Work::Promote, false),
+            Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
+            Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
+            Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
+            Ev::Killed { m, epoch, run } => self.killed(m, epoch, run),
+            Ev::Followed {
+                m,
+                epoch,
+                run,
+                upstream,
+            } if self.is_run(m, run) => self.followed(m, epoch, upstream),
+            Ev::SyncSet { m, epoch, run, sync } if self.is_run(m, run) => self.sync_set(m, epoch, sync),
+            Ev::ViewSet { conn, sync } => self.view_set(conn, sync),
+            Ev::Connect { m, run } if self.is_run(m, run) => self.connect(m),
+            Ev::Recv { conn, m, start, recs } => self.recv(conn, m, start, recs),
+            Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),
+            Ev::Ack { conn, m, flushed } => self.ack(conn, m, flushed),
+            Ev::KeepAlive { conn } => self.keep_alive(conn),
+            Ev::LocalFlush { m, run, upto } if self.is_run(m, run) => self.local_flush(m, upto),
+            Ev::Client { m, run } if self.is_run(m, run) => self.client(m),
+            Ev::Strike { n } => self.strike(n),
+            Ev::Undo { fault } => self.undo(fault),
+            Ev::Check => self.check(),
+            _ => {}
+        }
+    }
+
+    fn is_epoch(&self, m: usize, epoch: u32) -> bool {
+        self.members[m].epoch == epoch && self.members[m].agent.is_some()
+    }
+
+    fn is_run(&self, m: usize, run: u32) -> bool {
+        self.members[m].engine.epoch == run
+    }
+
+    /// One step of a member's agent, and what it wants done.
+    pub fn step(&mut self, m: usize, event: Event) {
+        let now: Moment = self.members[m].clock(self.now);
+        let Some(agent) = self.members[m].agent.as_mut() else {
+            return;
+        };
+        self.steps += 1;
+        let effects = agent.step(now, event);
+        for effect in effects {
+            self.perform(m, effect);
+        }
+    }
+
+    /// Tells an agent soon.
+    pub fn tell(&mut self, m: usize, event: Event) {
+        let epoch = self.members[m].epoch;
+        self.push(1, Ev::Agent { m, epoch, event });
+    }
+
+    /// Tells an agent of the end of a work.
+    pub fn tell_done(&mut self, m: usize, epoch: u32, work: Work, ok: bool) {
+        let result = if ok {
+            let shows = matches!(
+                work,
+                Work::Stop | Work::Initdb | Work::Clone | Work::Rewind | Work::SetAside
+            );
+            WorkResult::Ok {
+                volume: shows.then(|| self.members[m].volume()),
+            }
+        } else {
+            WorkResult::Failed {
+                why: "it did not work out".to_owned(),
+                permanent: false,
+            }
+        };
+        self.push(
+            1,
+            Ev::Agent {
+                m,
+                epoch,
+                event: Event::Done { work, result },
+            },
+        );
+    }
+
+    fn agent_start(&mut self, m: usize) {
+        self.note(|| format!("m{m}: agent starts"));
+        let timings = self.timings.clone();
+        let member = &mut self.members[m];
+        let agent = Instance::new(member.name.clone(), timings, m as u64);
+        #[cfg(feature = "mutants")]
+        let agent = agent.with_mutant(self.mutant);
+        member.agent = Some(agent);
+        member.boot = self.now;
+        member.look_id += 1;
+        let (epoch, volume, spec) = (member.epoch, member.volume(), member.spec.clone());
+        self.tell(m, Event::Volume(volume));
+        if let Some(spec) = spec {
+            self.tell(m, Event::Spec(spec));
+        }
+        let n = self.specs.len() - 1;
+        if self.api_reachable(m) {
+            self.push(5, Ev::Spec { m, epoch, n });
+        } else {
+            self.push(10_000, Ev::Spec { m, epoch, n });
+        }
+        self.push(2, Ev::Tick { m, epoch });
+        let (id, pause) = (self.members[m].look_id, 5);
+        self.push(pause, Ev::Look { m, epoch, id });
+    }
+
+    /// Whether anything passes from one member to another.
+    pub fn passes(&self, from: usize, to: usize) -> bool {
+        from == to || self.weather.cut[from][to] <= self.now
+    }
+
+    /// Sends a message: it may be lost, late, doubled.
+    pub fn send(&mut self, from: usize, to: usize, message: Message) {
+        if !self.passes(from, to) {
+            return;
+        }
+        let mut delay = 1 + self.rng.below(4);
+        if self.weather.lossy > self.now {
+            if self.rng.chance(200) {
+                return;
+            }
+            if self.rng.chance(200) {
+                delay += self.rng.below(2_500);
+            }
+            if self.rng.chance(100) {
+                let again = delay + self.rng.below(500);
+                self.push(
+                    again,
+                    Ev::Arrive {
+                        from,
+                        m: to,
+                        message: message.clone(),
+                    },
+                );
+            }
+        }
+        self.push(delay, Ev::Arrive { from, m: to, message });
+    }
+
+    /// The member of this name.
+    pub fn index(&self, name: &MemberName) -> Option<usize> {
+        self.members.iter().position(|member| member.name == *name)
+    }
+}
