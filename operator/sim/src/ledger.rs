@@ -188,7 +188,8 @@ impl World {
     }
 
     /// I6: in `Async` a new leader may lack acknowledged rows, but no more than the stated bound: `maximum_lag_bytes`, and
-    /// what was written since the old leader was last heard (a heartbeat and its way; 60 rows at this client's pace).
+    /// what was written between its last heartbeat and the end of its term (2.5 s to detect, or 5 s to fence, and a heartbeat;
+    /// up to 120 rows at this client's pace).
     fn invariant_async_bound(&mut self, m: usize) {
         let Some(dir) = &self.members[m].dir else { return };
         let loses = self
@@ -209,7 +210,7 @@ impl World {
             .take_while(|(a, b)| a == b)
             .count();
         let lost = self.ledger.promised.len() - kept;
-        let bound = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0) as usize + 60;
+        let bound = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0) as usize + 120;
         if lost > bound {
             self.violated(
                 "I6",

@@ -394,6 +394,9 @@ impl World {
             Ev::Persisted { m, epoch, disk } if self.is_epoch(m, epoch) => self.persisted(m, *disk),
             Ev::WorkEnds { m, epoch, work, from } if self.is_epoch(m, epoch) => self.work_ends(m, work, from),
             Ev::Promoted { m, epoch, run, term } if self.is_run(m, run) => self.promoted(m, epoch, term),
+            Ev::Promoted { m, epoch, .. } => self.tell_done(m, epoch, Work::Promote, false),
+            Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
+            Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
             Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
             Ev::Killed { m, epoch, run } => self.killed(m, epoch, run),
             Ev::Followed {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_bed::Bed;
-use holdfast_bed::bed::Options;
+use holdfast_bed::bed::{Options, Owner};
 use holdfast_bed::image::ImageSpec;
 
 /// Where the operator lives.
@@ -49,10 +49,11 @@ pub fn say(text: &str) {
 impl House {
     /// Starts the bed `name` (or uses the one that is up), puts the product's image into its registry and installs both
     /// charts. Usually 25 s.
-    pub fn open(name: &str) -> Result<House> {
+    pub fn open(name: &str, owner: Owner) -> Result<House> {
         let binary = binary()?;
         let bed = Bed::up(Options {
             name: name.into(),
+            owner,
             ..Options::default()
         })?;
         say("putting Holdfast's image into the registry (usually 2 s)");

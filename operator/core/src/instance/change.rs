@@ -42,12 +42,19 @@ pub(super) struct Change {
 impl Instance {
     /// Keeps the rule as desired, in this order:
     ///
-    /// 1. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
+    /// 1. While a write is under way, or one without an answer may still arrive, the record is not known: nothing changes.
+    /// 2. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
     ///    every setting that may be in force.
-    /// 2. The record as desired, and no change under way: the engine's setting is made to be the record's.
-    /// 3. Nothing in force yet: first the record's own rule, so that service is not delayed.
-    /// 4. Otherwise the change goes on by its next stage.
+    /// 3. The record as desired, and no change under way: the engine's setting is made to be the record's.
+    /// 4. Nothing in force yet: first the record's own rule, so that service is not delayed.
+    /// 5. Otherwise the change goes on by its next stage.
     pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
+        if !self.settled() && !self.mutation.is(Mutant::TrustsUnsettledRecord) {
+            if self.register.ghost {
+                self.write(record.clone());
+            }
+            return;
+        }
         let Some(spec) = &self.spec else { return };
         let desired = rule::desired(&record.rule, spec.durability, spec.copies, &self.able());
         let aim = self.change.as_ref().map(|change| change.to.clone());

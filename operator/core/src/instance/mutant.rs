@@ -47,6 +47,10 @@ pub enum Mutant {
     BelievesHints,
     /// A conditional write without an answer counts as written.
     UnknownIsWritten,
+    /// The rule changes while a write of the record is under way, or one without an answer may still arrive.
+    TrustsUnsettledRecord,
+    /// A gate that was closed opens again without waiting for what became visible meanwhile.
+    ReopensAtOnce,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
     /// The first member runs initdb again when its volume is empty.
@@ -59,7 +63,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -82,6 +86,8 @@ impl Mutant {
         Mutant::NoFence,
         Mutant::BelievesHints,
         Mutant::UnknownIsWritten,
+        Mutant::TrustsUnsettledRecord,
+        Mutant::ReopensAtOnce,
         Mutant::RewindsWhilePromoting,
         Mutant::SecondInitdb,
         Mutant::AsyncWithoutLease,

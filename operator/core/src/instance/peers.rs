@@ -31,6 +31,8 @@ pub(super) struct Peers {
     pub dirs: BTreeMap<DirId, MemberName>,
     /// The farthest that the leader of a term was heard to be, for `Async`'s bound.
     pub farthest: Option<(Term, Lsn)>,
+    /// When that leader was last heard.
+    pub farthest_at: Moment,
 }
 
 impl Instance {
@@ -59,6 +61,7 @@ impl Instance {
         let led = if leads { Some((beat.term, self.now)) } else { before };
         if matches!(beat.role, Role::Leader) {
             let at = (beat.term, beat.position.lsn);
+            self.peers.farthest_at = self.now;
             self.peers.farthest = Some(self.peers.farthest.map_or(at, |far| far.max(at)));
         }
         self.peers.of.insert(

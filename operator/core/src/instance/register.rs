@@ -25,6 +25,9 @@ pub(super) struct Register {
     pub trusted: bool,
     /// A write ended in conflict or without an answer: read before anything else.
     pub doubtful: bool,
+    /// A write that ended without an answer may still arrive, even after a read that does not show it. Only another write
+    /// that succeeds makes its version impossible.
+    pub ghost: bool,
     /// Under way.
     pub operation: Option<Operation>,
     /// When the API server last answered.
@@ -117,7 +120,10 @@ impl Instance {
                 .known
                 .as_ref()
                 .map_or(Version(String::new()), |(_, version)| version.clone()),
-            CasOutcome::Unknown => return self.doubt(),
+            CasOutcome::Unknown => {
+                self.register.ghost = true;
+                return self.doubt();
+            }
             CasOutcome::Conflict => {
                 self.register.contact = Some(self.now);
                 return self.doubt();
@@ -125,6 +131,7 @@ impl Instance {
         };
         self.register.contact = Some(self.now);
         self.register.written = Some(self.now);
+        self.register.ghost = false;
         let news = self.register.known.as_ref().is_none_or(|(known, _)| *known != record);
         let older = self
             .register
@@ -145,6 +152,12 @@ impl Instance {
                 self.out.push(Effect::Send { to: peer, message });
             }
         }
+    }
+
+    /// Whether the record is for sure as known, and will stay so until this leader writes it again.
+    pub(super) fn settled(&self) -> bool {
+        let writing = matches!(self.register.operation, Some(Operation::Write(_)));
+        self.register.trusted && !self.register.doubtful && !self.register.ghost && !writing
     }
 
     fn doubt(&mut self) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use holdfast_bed::Bed;
+use holdfast_bed::bed::Owner;
 use holdfast_e2e::house::{root, run, say};
 use holdfast_e2e::{House, Set};
 
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
         };
     }
     let start = Instant::now();
-    let house = House::open(BED)?;
+    let house = House::open(BED, Owner::Nobody)?;
     let commit = repository(&house)?;
     say(&format!(
         "waiting for the replica set of commit {} (usually 20 s)",
