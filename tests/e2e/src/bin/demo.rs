@@ -92,7 +92,7 @@ fn repository(house: &House) -> Result<String> {
         in_work(&["config", "user.email", "demo@example.org"])?;
         in_work(&["add", "."])?;
         in_work(&["commit", "-qm", "The registry's database"])?;
-        in_work(&["push", "-q", "origin", "main"])?;
+        in_work(&["push", "-q", "-u", "origin", "main"])?;
     }
     let commit = in_work(&["rev-parse", "HEAD"])?.trim().to_owned();
 
