@@ -191,16 +191,27 @@ impl House {
     }
 }
 
-/// Runs a command to its end; its standard output, or an error with what it said.
+/// Runs a command to its end; its standard output, or an error with what it said (but not its environment: secrets are
+/// there).
 pub fn run(command: &mut Command) -> Result<String> {
     let out = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("starting {command:?}"))?;
+        .with_context(|| format!("starting {}", words(command)))?;
     if !out.status.success() {
-        bail!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+        bail!(
+            "{}: {}\n{}",
+            words(command),
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn words(command: &Command) -> String {
+    let all = std::iter::once(command.get_program()).chain(command.get_args());
+    all.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks until `probe` gives something; what it last waited for is in the error.

@@ -244,6 +244,14 @@ impl Set {
     pub fn resident(&self, n: usize) -> u64 {
         let pid = self.agents[n].as_ref().unwrap().id();
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|l| l.strip_prefix(name))
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        eprintln!("  of it anonymous {}, file {}", field("RssAnon:"), field("RssFile:"));
         let kb = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
         kb.trim().trim_end_matches(" kB").parse().unwrap()
     }
