@@ -6,5 +6,6 @@
 
 mod bootstrap;
 mod day_two;
+mod faults;
 mod install;
 mod support;
