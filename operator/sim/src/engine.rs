@@ -468,13 +468,7 @@ impl World {
             } else {
                 self.rng.below(30)
             };
-            self.push(
-                delay,
-                Ev::ViewSet {
-                    conn,
-                    sync: sync.clone(),
-                },
-            );
+            self.push(delay, Ev::ViewSet { conn });
         }
         if sync == SyncNames::Alone {
             // the checkpointer wakes everybody who waits
@@ -483,9 +477,11 @@ impl World {
         self.tell_done(m, epoch, Work::SetSync, true);
     }
 
-    pub(crate) fn view_set(&mut self, id: u64, sync: SyncNames) {
+    /// A walsender takes a reload up: it reads the files as they are now.
+    pub(crate) fn view_set(&mut self, id: u64) {
         let Some(i) = self.conn(id) else { return };
-        self.conns[i].view = sync;
+        let primary = self.conns[i].primary;
+        self.conns[i].view = self.members[primary].engine.configured.clone();
         self.release(id);
     }
 

@@ -7,7 +7,7 @@ use holdfast_core::instance::{Durability, Mutant};
 
 use crate::ledger::Violation;
 use crate::model::Run;
-use crate::plan::{FAULTY, Plan};
+use crate::plan::Plan;
 use crate::world::{Ev, World};
 
 /// After the last fault has ended, a leader serves and every member follows it within this time (ms). The longest pauses of
@@ -52,7 +52,7 @@ impl Runner {
             let at = plan.faults[n].0;
             world.push(at, Ev::Strike { n });
         }
-        world.push(FAULTY + 200, Ev::Check);
+        world.push(plan.ends() + 300, Ev::Check);
         while world.turn() {}
         Outcome {
             violation: world.ledger.violation.clone(),
@@ -165,7 +165,7 @@ impl World {
 
     fn heal_start(&mut self) -> u64 {
         if self.heals_at == u64::MAX {
-            self.heals_at = self.now + 10_000;
+            self.heals_at = self.now;
         }
         self.heals_at
     }

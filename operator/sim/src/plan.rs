@@ -79,7 +79,41 @@ pub struct Plan {
 /// Faults strike within this time, in milliseconds.
 pub const FAULTY: u64 = 8_000;
 
+impl Fault {
+    /// How long it lasts, in milliseconds, as far as it has an end of its own.
+    fn lasts(&self) -> u64 {
+        match self {
+            Fault::KillAgent { down, .. } | Fault::PowerCut { down, .. } | Fault::LoseVolume { down, .. } => *down,
+            Fault::Freeze { lasts, .. }
+            | Fault::CutOneWay { lasts, .. }
+            | Fault::Cut { lasts, .. }
+            | Fault::Isolate { lasts, .. }
+            | Fault::CutApi { lasts, .. }
+            | Fault::ApiDown { lasts }
+            | Fault::ApiFlaky { lasts }
+            | Fault::WatchLag { lasts }
+            | Fault::Lossy { lasts }
+            | Fault::StallDisk { lasts, .. }
+            | Fault::SlowDisk { lasts, .. }
+            | Fault::FullDisk { lasts, .. }
+            | Fault::SlowReload { lasts }
+            | Fault::Leaving { lasts, .. }
+            | Fault::FenceByHand { lasts, .. } => *lasts,
+            _ => 500,
+        }
+    }
+}
+
 impl Plan {
+    /// When the last fault has ended, in milliseconds.
+    pub fn ends(&self) -> u64 {
+        self.faults
+            .iter()
+            .map(|(at, fault)| at + fault.lasts())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The plan of this seed.
     pub fn new(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED_0F_1A17);

@@ -119,7 +119,6 @@ pub enum Ev {
     },
     ViewSet {
         conn: u64,
-        sync: SyncNames,
     },
     Connect {
         m: usize,
@@ -269,7 +268,11 @@ impl World {
             weather,
             ledger: Ledger::default(),
             plan,
-            timings: Timings::default(),
+            // a look costs a step: as seldom as the protocol bears
+            timings: Timings {
+                look_hurried: 40,
+                ..Timings::default()
+            },
             mutant,
             story: None,
             steps: 0,
@@ -356,7 +359,7 @@ impl World {
     fn happen(&mut self, ev: Ev) {
         match ev {
             Ev::Tick { m, epoch } if self.is_epoch(m, epoch) => {
-                let pause = 100 + self.rng.below(100);
+                let pause = 150 + self.rng.below(150);
                 self.push(pause, Ev::Tick { m, epoch });
                 self.step(m, Event::Tick);
                 self.invariant_not_cut_off(m);
@@ -416,7 +419,7 @@ impl World {
                 upstream,
             } if self.is_run(m, run) => self.followed(m, epoch, upstream),
             Ev::SyncSet { m, epoch, run, sync } if self.is_run(m, run) => self.sync_set(m, epoch, sync),
-            Ev::ViewSet { conn, sync } => self.view_set(conn, sync),
+            Ev::ViewSet { conn } => self.view_set(conn),
             Ev::Connect { m, run } if self.is_run(m, run) => self.connect(m),
             Ev::Recv { conn, m, start, recs } => self.recv(conn, m, start, recs),
             Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),

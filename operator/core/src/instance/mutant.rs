@@ -35,6 +35,8 @@ pub enum Mutant {
     NarrowsBeforeFlush,
     /// Walsenders that count by the old setting go on.
     LeavesWalsenders,
+    /// Only the walsenders of members that leave are ended.
+    EndsOnlyLeavers,
     /// A leader that restarts opens its gate at once.
     NoComeBackGate,
     /// A leader that learns of a newer term goes on.
@@ -61,7 +63,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -78,6 +80,7 @@ impl Mutant {
         Mutant::SetsBeforeWidening,
         Mutant::NarrowsBeforeFlush,
         Mutant::LeavesWalsenders,
+        Mutant::EndsOnlyLeavers,
         Mutant::NoComeBackGate,
         Mutant::IgnoresNewerTerm,
         Mutant::NoFence,
