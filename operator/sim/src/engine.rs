@@ -533,7 +533,7 @@ impl World {
             return;
         }
         let noise = self.rng.bits();
-        let (delay, pause) = (self.fsync(m), self.rng.range(30, 120));
+        let (delay, pause) = (self.fsync(m), self.rng.range(50, 200));
         let member = &mut self.members[m];
         let run = member.engine.epoch;
         if let Some(dir) = &mut member.dir {

@@ -161,27 +161,34 @@ pub enum Ev {
     Check,
 }
 
-#[derive(Clone, Debug)]
-struct Item {
-    at: u64,
-    seq: u64,
-    ev: Ev,
+/// What happens when: a heap of small keys, and the events themselves beside it, where the heap need not move them.
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    /// Time, number in order of asking, place in `events`.
+    keys: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Ev>>,
+    free: Vec<usize>,
 }
 
-impl PartialEq for Item {
-    fn eq(&self, other: &Item) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
+impl Queue {
+    fn push(&mut self, at: u64, seq: u64, ev: Ev) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place] = Some(ev);
+                place
+            }
+            None => {
+                self.events.push(Some(ev));
+                self.events.len() - 1
+            }
+        };
+        self.keys.push(Reverse((at, seq, place)));
     }
-}
-impl Eq for Item {}
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Item) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Item {
-    fn cmp(&self, other: &Item) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
+
+    fn pop(&mut self) -> Option<(u64, Ev)> {
+        let Reverse((at, _, place)) = self.keys.pop()?;
+        self.free.push(place);
+        Some((at, self.events[place].take()?))
     }
 }
 
@@ -203,7 +210,7 @@ pub struct World {
     pub now: u64,
     seq: u64,
     pub rng: Rng,
-    queue: BinaryHeap<Reverse<Item>>,
+    queue: Queue,
     pub members: Vec<Member>,
     pub conns: Vec<Conn>,
     pub made: u64,
@@ -258,7 +265,7 @@ impl World {
             now: 0,
             seq: 0,
             rng: Rng::new(plan.seed),
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             members: (0..n).map(|i| Member::new(name(i))).collect(),
             conns: Vec::new(),
             made: 0,
@@ -292,11 +299,7 @@ impl World {
     /// Lets something happen `delay` ms from now.
     pub fn push(&mut self, delay: u64, ev: Ev) {
         self.seq += 1;
-        self.queue.push(Reverse(Item {
-            at: self.now + delay,
-            seq: self.seq,
-            ev,
-        }));
+        self.queue.push(self.now + delay, self.seq, ev);
     }
 
     /// Tells the story, if somebody listens.
@@ -312,9 +315,7 @@ impl World {
         if self.done || self.ledger.violation.is_some() {
             return false;
         }
-        let Some(Reverse(Item { at, ev, .. })) = self.queue.pop() else {
-            return false;
-        };
+        let Some((at, ev)) = self.queue.pop() else { return false };
         self.now = at;
         if let Some(m) = World::whose(&ev) {
             let frozen = self.members[m].frozen;

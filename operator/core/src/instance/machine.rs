@@ -319,7 +319,7 @@ impl Instance {
         if self.fence_if_due() || self.fenced_by_hand() || self.ending() {
             return;
         }
-        let Some(record) = self.record().cloned() else {
+        let Some(record) = self.record_shared() else {
             return self.wait(Why::WaitsForRecord);
         };
         if self.persisting.is_some() || self.now < self.persist_after {

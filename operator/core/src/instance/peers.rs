@@ -82,15 +82,18 @@ impl Instance {
 
     /// Whether a majority of members, this one included, was heard within `ms`.
     pub(super) fn majority_within(&self, ms: u64) -> bool {
-        let others = self.others();
-        let heard = |m: &&MemberName| {
-            self.peers
+        let members = self.spec.iter().flat_map(|spec| &spec.members).map(|m| &m.name);
+        let (mut all, mut near) = (0_usize, 0_usize);
+        for name in members {
+            all += 1;
+            let heard = self
+                .peers
                 .of
-                .get(*m)
-                .is_some_and(|peer| self.now.since(peer.heard) <= ms)
-        };
-        let near = others.iter().filter(heard).count().saturating_add(1);
-        near.saturating_mul(2) > others.len().saturating_add(1)
+                .get(name)
+                .is_some_and(|peer| self.now.since(peer.heard) <= ms);
+            near += usize::from(heard || *name == self.me);
+        }
+        near * 2 > all
     }
 
     /// Where a member is reached: as it said itself, else as the operator saw it.

@@ -1,5 +1,7 @@
 //! The member's knowledge of the authority record, and its one read or write under way.
 
+use std::sync::Arc;
+
 use crate::failover::{Phase, Record, Term};
 
 use super::effect::{Effect, Version};
@@ -20,7 +22,7 @@ pub(super) enum Operation {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Register {
     /// As last read, written or told, with its version.
-    pub known: Option<(Record, Version)>,
+    pub known: Option<(Arc<Record>, Version)>,
     /// Read afresh since this process started or thawed: until then it is acted on by nobody.
     pub trusted: bool,
     /// A write ended in conflict or without an answer: read before anything else.
@@ -55,7 +57,13 @@ impl Instance {
             .known
             .as_ref()
             .filter(|_| self.register.trusted)
-            .map(|(record, _)| record)
+            .map(|(record, _)| record.as_ref())
+    }
+
+    /// The same, to keep while this machine changes.
+    pub(super) fn record_shared(&self) -> Option<Arc<Record>> {
+        let known = self.register.known.as_ref().filter(|_| self.register.trusted);
+        known.map(|(record, _)| Arc::clone(record))
     }
 
     /// Answer to a read.
@@ -105,7 +113,7 @@ impl Instance {
             self.watch_since = self.now;
             self.lost_since = None;
         }
-        self.register.known = Some((record, version));
+        self.register.known = Some((Arc::new(record), version));
     }
 
     /// Answer to a write. Only a success is acted on; what became of anything else is found out by reading.
@@ -132,7 +140,7 @@ impl Instance {
         self.register.contact = Some(self.now);
         self.register.written = Some(self.now);
         self.register.ghost = false;
-        let news = self.register.known.as_ref().is_none_or(|(known, _)| *known != record);
+        let news = self.register.known.as_ref().is_none_or(|(known, _)| **known != record);
         let older = self
             .register
             .known
