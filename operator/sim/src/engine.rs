@@ -270,8 +270,10 @@ impl World {
         let again = self.rng.range(100, 400);
         let reached = self.passes(m, p) && self.passes(p, m) && self.members[p].frozen <= self.now;
         let id = self.seq_id();
+        // The slot is taken until the walsender of before is gone: or one standby would count twice.
+        let taken = self.walsenders(p).any(|conn| conn.standby == m);
         let primary = &self.members[p];
-        if !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
+        if taken || !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
             return self.push(again, Ev::Connect { m, run });
         }
         let (Some(own), Some(theirs)) = (&self.members[m].dir, &primary.dir) else {
@@ -375,6 +377,8 @@ impl World {
             );
         }
         self.conns[i].alive = self.now;
+        // PostgreSQL calls it so once everything is sent, flushed or not
+        self.conns[i].streaming = true;
         let Some(dir) = &mut self.members[s].dir else { return };
         dir.log.extend(recs.iter().skip(have - start));
         let (upto, run) = (dir.log.len(), self.members[s].engine.epoch);
@@ -411,10 +415,8 @@ impl World {
         if !self.passes(s, p) {
             return self.push(50, Ev::Ack { conn: id, m, flushed });
         }
-        let end = self.members[p].dir.as_ref().map_or(0, |dir| dir.flushed);
         let conn = &mut self.conns[i];
         conn.flushed = conn.flushed.max(flushed);
-        conn.streaming |= conn.flushed + 3 >= end;
         conn.alive = self.now;
         self.release(id);
     }

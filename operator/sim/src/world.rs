@@ -224,6 +224,8 @@ pub struct World {
     pub heals_at: u64,
     /// A volume was lost for good.
     pub lost_volume: bool,
+    /// The directories that were on it.
+    pub lost: Vec<holdfast_core::failover::DirId>,
 }
 
 impl World {
@@ -274,6 +276,7 @@ impl World {
             done: false,
             heals_at: u64::MAX,
             lost_volume: false,
+            lost: Vec::new(),
         };
         world.store.versions.push(Record::bootstrap(name(0)));
         for m in 0..n {
@@ -356,6 +359,7 @@ impl World {
                 let pause = 100 + self.rng.below(100);
                 self.push(pause, Ev::Tick { m, epoch });
                 self.step(m, Event::Tick);
+                self.invariant_not_cut_off(m);
             }
             Ev::Look { m, epoch, id } if self.is_epoch(m, epoch) && self.members[m].look_id == id => {
                 let pause = self.members[m].look;
@@ -364,6 +368,11 @@ impl World {
             }
             Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
             Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
+                if let Message::Heartbeat(beat) = &message {
+                    if beat.role == holdfast_core::instance::Role::Leader {
+                        self.members[m].heard.insert(from, beat.position.lsn.0);
+                    }
+                }
                 let from = self.members[from].name.clone();
                 self.step(m, Event::Message { from, message });
             }
@@ -398,6 +407,7 @@ impl World {
             Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
             Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
             Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
+            Ev::StopPoll { m, epoch, .. } => self.tell_done(m, epoch, Work::Stop, true),
             Ev::Killed { m, epoch, run } => self.killed(m, epoch, run),
             Ev::Followed {
                 m,

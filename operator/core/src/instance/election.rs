@@ -6,7 +6,7 @@ use super::machine::Instance;
 use super::message::Role;
 use super::mutant::Mutant;
 use super::spec::{Command, Durability};
-use super::{Moment, Why, effect::StartAs};
+use super::{Moment, Why};
 
 impl Instance {
     /// Opens an election: the next term, the rule kept. From the moment of the write the old term is dead.
@@ -169,29 +169,5 @@ impl Instance {
         let own_async =
             self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
         proof::proves(&self.rule_to_prove(&record.rule), &seals, &lost) || (own_async && record.rule.leader.is_some())
-    }
-
-    /// Mutation only: goes on as before a restart, without reading the record.
-    pub(super) fn resume_by_disk(&mut self) {
-        let Some(term) = self.disk.following.filter(|t| self.disk.led != Some(*t)) else {
-            return;
-        };
-        let upstream = self
-            .peers
-            .of
-            .iter()
-            .find(|(_, p)| p.last.term == term && p.last.role == Role::Leader);
-        let Some((member, peer)) = upstream else { return };
-        let address = peer.last.address.clone().unwrap_or_default();
-        let upstream = super::Upstream {
-            member: member.clone(),
-            term,
-            address,
-        };
-        if matches!(self.engine, super::Engine::Down { .. }) && self.whole() {
-            self.start(StartAs::Standby {
-                upstream: Some(upstream),
-            });
-        }
     }
 }

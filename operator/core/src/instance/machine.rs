@@ -320,9 +320,6 @@ impl Instance {
             return;
         }
         let Some(record) = self.record().cloned() else {
-            if self.mutation.is(Mutant::SealNotDurable) && self.disk.sealed.is_none() && self.register.known.is_none() {
-                self.resume_by_disk();
-            }
             return self.wait(Why::WaitsForRecord);
         };
         if self.persisting.is_some() || self.now < self.persist_after {

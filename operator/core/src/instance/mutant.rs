@@ -11,16 +11,14 @@ pub enum Mutant {
     IdentityIsPod,
     /// Positions compare by LSN alone.
     LsnOnly,
-    /// A rewound directory still proves for the leader it was.
-    RewoundLeaderProves,
     /// A candidate ignores who is ahead of it.
     ElectsBehind,
     /// A member claims the term it follows before a record of it has arrived.
     ClaimsFollowing,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
-    /// Seals are not written to disk, and a member that starts goes on where its disk says.
-    SealNotDurable,
+    /// The seal is durable, but not where the log ended when it was given.
+    SealForgetsBase,
     /// A half-cloned or half-rewound directory seals.
     HalfSeals,
     /// The elected leader is recorded as `Leading` without waiting for standbys.
@@ -63,16 +61,15 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
         Mutant::LsnOnly,
-        Mutant::RewoundLeaderProves,
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::SealsWhileReceiving,
-        Mutant::SealNotDurable,
+        Mutant::SealForgetsBase,
         Mutant::HalfSeals,
         Mutant::LeadsAtOnce,
         Mutant::ServesWhilePromoting,
