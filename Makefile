@@ -34,6 +34,16 @@ test-e2e: image ## The promises, on the bed
 test-bed: ## The bed's own tests: each fault is real
 	cargo test -p holdfast-bed -- --ignored --test-threads=1
 
+SIM = cargo run -q --profile image -p holdfast-sim --
+N ?= 1000000
+
+sim: ## N fresh histories of the simulator (make sim N=1000000)
+	$(SIM) run --histories $(N) --seed $$(date +%s)00000
+
+deny: ## Licences, sources and duplicates of what we build on (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || cargo install -q --locked cargo-deny
+	cargo deny --offline check bans licenses sources
+
 lint: ## Format, clippy, and that core cannot do I/O
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
