@@ -3,6 +3,7 @@
 mod check;
 mod crds;
 mod operator;
+mod relay;
 
 use clap::{Parser, Subcommand};
 

@@ -292,10 +292,10 @@ impl World {
                 Some("requested starting point is not in this server's history".to_owned());
             return self.push(again, Ev::Connect { m, run });
         }
-        if let Some(last) = own.log.last() {
-            if !theirs.has(start, last.chain) {
-                return self.violated("I7", format!("m{m} and m{p} have different content under one timeline"));
-            }
+        if let Some(last) = own.log.last()
+            && !theirs.has(start, last.chain)
+        {
+            return self.violated("I7", format!("m{m} and m{p} have different content under one timeline"));
         }
         let conn = Conn {
             id,

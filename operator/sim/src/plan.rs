@@ -116,7 +116,7 @@ impl Plan {
 
     /// The plan of this seed.
     pub fn new(seed: u64) -> Plan {
-        let mut rng = Rng::new(seed ^ 0x5EED_0F_1A17);
+        let mut rng = Rng::new(seed ^ 0x005E_ED0F_1A17);
         let members = match rng.below(20) {
             0 => 1,
             1..=3 => 2,

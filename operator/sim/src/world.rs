@@ -372,10 +372,10 @@ impl World {
             }
             Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
             Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
-                if let Message::Heartbeat(beat) = &message {
-                    if beat.role == holdfast_core::instance::Role::Leader {
-                        self.members[m].heard.insert(from, beat.position.lsn.0);
-                    }
+                if let Message::Heartbeat(beat) = &message
+                    && beat.role == holdfast_core::instance::Role::Leader
+                {
+                    self.members[m].heard.insert(from, beat.position.lsn.0);
                 }
                 let from = self.members[from].name.clone();
                 self.step(m, Event::Message { from, message });

@@ -6,6 +6,5 @@
 
 mod bootstrap;
 mod day_two;
-mod faults;
 mod install;
 mod support;
