@@ -18,7 +18,7 @@ demo-down: ## Take the demo away again
 	@$(TARGET)/debug/demo --down
 
 image: ## The program that goes into the image
-	@echo "demo: building Holdfast (the first time about 6 min, then seconds)"
+	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast --bin holdfast --bin kubectl-holdfast
 
 test: lint check-generated test-fast test-e2e ## Everything; the same that CI runs
@@ -29,9 +29,20 @@ test-fast: ## Without a cluster; under a minute warm
 test-e2e: image ## The promises, on the bed
 	cargo build -q -p holdfast-bed
 	cargo test -p holdfast-e2e --test promises -- --ignored --test-threads=$(E2E_THREADS)
+	cargo test -p holdfast-e2e --test faults -- --ignored --test-threads=1 --nocapture
 
 test-bed: ## The bed's own tests: each fault is real
 	cargo test -p holdfast-bed -- --ignored --test-threads=1
+
+SIM = cargo run -q --profile image -p holdfast-sim --
+N ?= 1000000
+
+sim: ## N fresh histories of the simulator (make sim N=1000000)
+	$(SIM) run --histories $(N) --seed $$(date +%s)00000
+
+deny: ## Licences, sources and duplicates of what we build on (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || cargo install -q --locked cargo-deny
+	cargo deny --offline check bans licenses sources
 
 lint: ## Format, clippy, and that core cannot do I/O
 	cargo fmt --all --check

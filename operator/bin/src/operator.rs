@@ -12,6 +12,8 @@ use holdfast_controllers::{git_source, replica_set};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio_util::sync::CancellationToken;
 
+use crate::relay;
+
 /// The operator's flags; each is also an environment variable, which the chart sets.
 #[derive(clap::Args)]
 pub struct Options {
@@ -27,6 +29,9 @@ pub struct Options {
     /// This process in that election.
     #[arg(long, env = "POD_NAME", default_value = "holdfast")]
     identity: String,
+    /// This process' address, at which other replicas of the operator pass webhooks on to it when it leads.
+    #[arg(long, env = "POD_IP")]
+    address: Option<std::net::IpAddr>,
     /// Lifetime of members' certificates, for example 2160h; renewed after two thirds.
     #[arg(long, env = "HOLDFAST_CERTIFICATE_LIFETIME", default_value = "2160h")]
     certificate_lifetime: jiff::SignedDuration,
@@ -62,16 +67,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
 
+    let identity = relay::identity(&options.identity, options.address);
     let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
         .with_namespace(&options.lease_namespace)
-        .with_identity(&options.identity)
+        .with_identity(&identity)
         .with_duration(LEASE_DURATION)
         .with_grace(LEASE_GRACE)
         .build()
         .await
         .context("preparing the operator's Lease")?;
     let (mut leads, election) = manager.watch().await;
-    tracing::info!(identity = %options.identity, "waits to lead");
+    tracing::info!(identity, "waits to lead");
+    let relay = relay::start(
+        client.clone(),
+        options.lease_namespace.clone(),
+        options.address,
+        options.webhook_port,
+    )
+    .await?;
     loop {
         if *leads.borrow_and_update() {
             break;
@@ -81,7 +94,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             changed = leads.changed() => changed.context("the election ended")?,
         }
     }
-    tracing::info!(identity = %options.identity, version = env!("CARGO_PKG_VERSION"), "leads");
+    relay.abort();
+    // Its port is free only when it has ended.
+    let _ = relay.await;
+    tracing::info!(identity, version = env!("CARGO_PKG_VERSION"), "leads");
 
     let settings = replica_set::Settings {
         agent_image: options.agent_image,

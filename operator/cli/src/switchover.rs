@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use holdfast_api::HAReplicaSet;
+use holdfast_api::replica_set::Phase;
 use holdfast_core::failover::MemberName;
 use holdfast_core::instance::Command;
 
@@ -59,7 +60,8 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     }
     let moved = |set: &HAReplicaSet| {
         let Some(status) = &set.status else { return false };
-        status.primary.is_some() && status.primary.as_ref() != Some(&from) && status.term > term
+        let serves = !matches!(status.phase, Some(Phase::Electing | Phase::Unavailable) | None);
+        serves && status.primary.is_some() && status.primary.as_ref() != Some(&from) && status.term > term
     };
     let set = follow(cluster, name, Duration::from_secs(options.timeout), moved).await?;
     let now = set.status.and_then(|s| s.primary).unwrap_or_default();

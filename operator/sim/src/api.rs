@@ -97,6 +97,7 @@ impl World {
                 )
             });
             self.invariant_terms_grow(before.as_ref(), &record);
+            self.invariant_rule_covers(&record);
             self.spread();
         }
         let version = Store::version(self.store.versions.len());

@@ -270,8 +270,10 @@ impl World {
         let again = self.rng.range(100, 400);
         let reached = self.passes(m, p) && self.passes(p, m) && self.members[p].frozen <= self.now;
         let id = self.seq_id();
+        // The slot is taken until the walsender of before is gone: or one standby would count twice.
+        let taken = self.walsenders(p).any(|conn| conn.standby == m);
         let primary = &self.members[p];
-        if !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
+        if taken || !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
             return self.push(again, Ev::Connect { m, run });
         }
         let (Some(own), Some(theirs)) = (&self.members[m].dir, &primary.dir) else {
@@ -290,10 +292,10 @@ impl World {
                 Some("requested starting point is not in this server's history".to_owned());
             return self.push(again, Ev::Connect { m, run });
         }
-        if let Some(last) = own.log.last() {
-            if !theirs.has(start, last.chain) {
-                return self.violated("I7", format!("m{m} and m{p} have different content under one timeline"));
-            }
+        if let Some(last) = own.log.last()
+            && !theirs.has(start, last.chain)
+        {
+            return self.violated("I7", format!("m{m} and m{p} have different content under one timeline"));
         }
         let conn = Conn {
             id,
@@ -375,6 +377,8 @@ impl World {
             );
         }
         self.conns[i].alive = self.now;
+        // PostgreSQL calls it so once everything is sent, flushed or not
+        self.conns[i].streaming = true;
         let Some(dir) = &mut self.members[s].dir else { return };
         dir.log.extend(recs.iter().skip(have - start));
         let (upto, run) = (dir.log.len(), self.members[s].engine.epoch);
@@ -411,10 +415,8 @@ impl World {
         if !self.passes(s, p) {
             return self.push(50, Ev::Ack { conn: id, m, flushed });
         }
-        let end = self.members[p].dir.as_ref().map_or(0, |dir| dir.flushed);
         let conn = &mut self.conns[i];
         conn.flushed = conn.flushed.max(flushed);
-        conn.streaming |= conn.flushed + 3 >= end;
         conn.alive = self.now;
         self.release(id);
     }
@@ -466,13 +468,7 @@ impl World {
             } else {
                 self.rng.below(30)
             };
-            self.push(
-                delay,
-                Ev::ViewSet {
-                    conn,
-                    sync: sync.clone(),
-                },
-            );
+            self.push(delay, Ev::ViewSet { conn });
         }
         if sync == SyncNames::Alone {
             // the checkpointer wakes everybody who waits
@@ -481,9 +477,11 @@ impl World {
         self.tell_done(m, epoch, Work::SetSync, true);
     }
 
-    pub(crate) fn view_set(&mut self, id: u64, sync: SyncNames) {
+    /// A walsender takes a reload up: it reads the files as they are now.
+    pub(crate) fn view_set(&mut self, id: u64) {
         let Some(i) = self.conn(id) else { return };
-        self.conns[i].view = sync;
+        let primary = self.conns[i].primary;
+        self.conns[i].view = self.members[primary].engine.configured.clone();
         self.release(id);
     }
 
@@ -535,7 +533,7 @@ impl World {
             return;
         }
         let noise = self.rng.bits();
-        let (delay, pause) = (self.fsync(m), self.rng.range(30, 120));
+        let (delay, pause) = (self.fsync(m), self.rng.range(50, 200));
         let member = &mut self.members[m];
         let run = member.engine.epoch;
         if let Some(dir) = &mut member.dir {

@@ -152,6 +152,7 @@ impl World {
 
     fn lose_volume(&mut self, m: usize) {
         self.lost_volume = true;
+        self.lost.extend(self.members[m].dir.as_ref().map(|dir| dir.id.clone()));
         self.ghosts.extend(self.members[m].dir.take());
         let member = &mut self.members[m];
         member.whole = false;

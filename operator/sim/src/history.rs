@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use holdfast_core::failover::{Phase, rule};
+use holdfast_core::failover::{Phase, proof::seals_needed, rule};
 use holdfast_core::instance::{Durability, Mutant};
 
 use crate::ledger::Violation;
 use crate::model::Run;
-use crate::plan::{FAULTY, Plan};
+use crate::plan::Plan;
 use crate::world::{Ev, World};
 
 /// After the last fault has ended, a leader serves and every member follows it within this time (ms). The longest pauses of
@@ -52,7 +52,7 @@ impl Runner {
             let at = plan.faults[n].0;
             world.push(at, Ev::Strike { n });
         }
-        world.push(FAULTY + 200, Ev::Check);
+        world.push(plan.ends() + 300, Ev::Check);
         while world.turn() {}
         Outcome {
             violation: world.ledger.violation.clone(),
@@ -66,12 +66,8 @@ impl Runner {
 
     /// A world to begin with: empty volumes, or a set that runs already.
     fn begin(&mut self, plan: &Plan, mutant: Option<Mutant>) -> World {
-        if plan.from_nothing || mutant.is_some() {
-            let mut world = World::new(plan.clone(), mutant);
-            if !plan.from_nothing {
-                world.settle();
-            }
-            return world;
+        if plan.from_nothing {
+            return World::new(plan.clone(), mutant);
         }
         let durability = match plan.durability {
             Durability::Quorum => 0,
@@ -94,11 +90,21 @@ impl Runner {
         let mut world = running.clone();
         world.rng = crate::rng::Rng::new(plan.seed);
         world.plan = plan.clone();
+        world.corrupt(mutant);
         world
     }
 }
 
 impl World {
+    /// Puts a deliberate bug in force in a set that runs.
+    fn corrupt(&mut self, mutant: Option<Mutant>) {
+        self.mutant = mutant;
+        #[cfg(feature = "mutants")]
+        for member in &mut self.members {
+            member.agent = member.agent.take().map(|agent| agent.with_mutant(mutant));
+        }
+    }
+
     /// Runs until everybody follows one leader.
     fn settle(&mut self) {
         let limit = self.now + 60_000;
@@ -159,31 +165,29 @@ impl World {
 
     fn heal_start(&mut self) -> u64 {
         if self.heals_at == u64::MAX {
-            self.heals_at = self.now + 10_000;
+            self.heals_at = self.now;
         }
         self.heals_at
     }
 
-    /// Whether what is left can prove an election: a lost volume may take the only proof with it.
+    /// Whether an election could be proved from the directories that no fault has taken: one that the members themselves
+    /// gave up counts as there. Judged by the rule of the last leader that served.
     fn could_heal(&self) -> bool {
-        let (Some(record), Some(spec)) = (self.store.record(), self.specs.last()) else {
-            return false;
-        };
         if !self.lost_volume {
             return true;
         }
-        let left = |dir: &holdfast_core::failover::DirId| {
-            self.members
-                .iter()
-                .any(|m| m.whole && !m.disk.half && m.dir.as_ref().is_some_and(|d| d.id == *dir))
-        };
-        let Some(leader) = &record.rule.leader else {
+        let Some(record) = self
+            .store
+            .versions
+            .iter()
+            .rev()
+            .find(|record| record.phase == Phase::Leading)
+        else {
             return false;
         };
+        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir);
         let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
-        let needed = holdfast_core::failover::proof::seals_needed(&record.rule);
-        let _ = spec;
-        left(leader) || members >= needed
+        record.rule.leader.as_ref().is_some_and(left) || members >= seals_needed(&record.rule)
     }
 
     fn describe(&mut self) {

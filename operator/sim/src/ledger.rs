@@ -187,8 +187,54 @@ impl World {
         }
     }
 
+    /// I5, seen from the record: what was promised is held by q directories of the rule that a leader writes, so that any
+    /// `|S| - q + 1` of them prove it.
+    pub(crate) fn invariant_rule_covers(&mut self, record: &Record) {
+        let Some(last) = self.ledger.promised.last().filter(|_| record.phase == Phase::Leading) else {
+            return;
+        };
+        let n = self.ledger.promised.len();
+        let everyone = self
+            .members
+            .iter()
+            .filter_map(|member| member.dir.as_ref())
+            .chain(&self.ghosts);
+        let holds =
+            |d: &&crate::model::Dir| record.rule.standbys.contains(&d.id) && d.flushed >= n && d.has(n, last.chain);
+        let mut holders: Vec<String> = everyone.filter(holds).map(|d| d.id.0.clone()).collect();
+        holders.sort_unstable();
+        holders.dedup();
+        let alone = self.specs.iter().any(|spec| spec.durability == Durability::Async);
+        if holders.len() < usize::from(record.rule.quorum) && !alone {
+            let what = format!(
+                "the record's new rule asks for {}, but only {holders:?} hold all of {n} promised",
+                record.rule.quorum
+            );
+            self.violated("I5", what);
+        }
+    }
+
+    /// I5, seen from a leader: one that reaches neither the API server nor a majority serves no longer than the fence
+    /// allows (5 s, by a clock that may run 10 % slow, and a second to stop).
+    pub(crate) fn invariant_not_cut_off(&mut self, m: usize) {
+        let n = self.members.len();
+        let near = |o: &usize| {
+            *o == m || (self.passes(*o, m) && self.members[*o].agent.is_some() && self.members[*o].frozen <= self.now)
+        };
+        let majority = (0..n).filter(near).count() * 2 > n;
+        if self.api_reachable(m) || majority || !self.members[m].serves() {
+            self.members[m].contact = self.now;
+        } else if self.now - self.members[m].contact > 6_700 {
+            self.violated(
+                "I5",
+                format!("m{m} serves, and has been cut off for longer than the fence"),
+            );
+        }
+    }
+
     /// I6: in `Async` a new leader may lack acknowledged rows, but no more than the stated bound: `maximum_lag_bytes`, and
-    /// what was written since the old leader was last heard (a heartbeat and its way; 60 rows at this client's pace).
+    /// what was written between its last heartbeat and the end of its term (2.5 s to detect, or 5 s to fence, and a heartbeat;
+    /// up to 120 rows at this client's pace).
     fn invariant_async_bound(&mut self, m: usize) {
         let Some(dir) = &self.members[m].dir else { return };
         let loses = self
@@ -209,7 +255,18 @@ impl World {
             .take_while(|(a, b)| a == b)
             .count();
         let lost = self.ledger.promised.len() - kept;
-        let bound = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0) as usize + 60;
+        let old = loses.and_then(|record| self.index(&record.leader));
+        let far = old
+            .and_then(|old| self.members[m].heard.get(&old))
+            .copied()
+            .unwrap_or(0);
+        let most = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0);
+        if kept as u64 + most < far.min(self.ledger.promised.len() as u64) {
+            let what =
+                format!("m{m} serves from {kept}, though it had heard the old leader at {far}, more than {most} ahead");
+            self.violated("I6", what);
+        }
+        let bound = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0) as usize + 120;
         if lost > bound {
             self.violated(
                 "I6",

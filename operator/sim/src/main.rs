@@ -69,10 +69,43 @@ fn run(args: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Looks for every deliberate bug; tells which seed showed it.
+fn hunt(args: &[String]) -> ExitCode {
+    let most = number(args, "--histories", 30_000);
+    let mut missed = 0;
+    for mutant in Mutant::ALL {
+        let begun = Instant::now();
+        let mut runner = Runner::default();
+        let found = (1..=most).find_map(|seed| {
+            let violation = runner.run(&Plan::new(seed), Some(mutant), false).violation?;
+            Some((seed, violation))
+        });
+        let took = begun.elapsed().as_secs_f64();
+        match found {
+            Some((seed, v)) => println!(
+                "{mutant:?}: found by seed {seed} in {took:.1} s: {}: {}",
+                v.invariant,
+                v.what.chars().take(110).collect::<String>()
+            ),
+            None => {
+                missed += 1;
+                println!("{mutant:?}: NOT FOUND in {most} histories ({took:.1} s)");
+            }
+        }
+    }
+    println!("{} of {} found", Mutant::ALL.len() - missed, Mutant::ALL.len());
+    if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("run") => run(&args),
+        Some("mutants") => hunt(&args),
         Some("replay") => {
             let seed = args.get(1).and_then(|text| text.parse().ok()).unwrap_or(1);
             let mut runner = Runner::default();
@@ -85,6 +118,7 @@ fn main() -> ExitCode {
         }
         _ => {
             println!("holdfast-sim run [--histories N] [--seed S] [--seconds S] [--mutant NAME] [--keep-going]");
+            println!("holdfast-sim mutants [--histories N]   (built with --features mutants)");
             println!("holdfast-sim replay SEED [--mutant NAME] [--whole]");
             ExitCode::FAILURE
         }

@@ -126,7 +126,10 @@ pub struct Member {
     pub stalled: u64,
     pub full: u64,
     pub slow: u64,
+    /// Where each leader was when this member last heard it.
     pub heard: BTreeMap<usize, u64>,
+    /// When this member last could reach the API server or a majority.
+    pub contact: u64,
 }
 
 impl Member {
@@ -163,6 +166,7 @@ impl Member {
             full: 0,
             slow: 0,
             heard: BTreeMap::new(),
+            contact: 0,
         }
     }
 

@@ -79,10 +79,44 @@ pub struct Plan {
 /// Faults strike within this time, in milliseconds.
 pub const FAULTY: u64 = 8_000;
 
+impl Fault {
+    /// How long it lasts, in milliseconds, as far as it has an end of its own.
+    fn lasts(&self) -> u64 {
+        match self {
+            Fault::KillAgent { down, .. } | Fault::PowerCut { down, .. } | Fault::LoseVolume { down, .. } => *down,
+            Fault::Freeze { lasts, .. }
+            | Fault::CutOneWay { lasts, .. }
+            | Fault::Cut { lasts, .. }
+            | Fault::Isolate { lasts, .. }
+            | Fault::CutApi { lasts, .. }
+            | Fault::ApiDown { lasts }
+            | Fault::ApiFlaky { lasts }
+            | Fault::WatchLag { lasts }
+            | Fault::Lossy { lasts }
+            | Fault::StallDisk { lasts, .. }
+            | Fault::SlowDisk { lasts, .. }
+            | Fault::FullDisk { lasts, .. }
+            | Fault::SlowReload { lasts }
+            | Fault::Leaving { lasts, .. }
+            | Fault::FenceByHand { lasts, .. } => *lasts,
+            _ => 500,
+        }
+    }
+}
+
 impl Plan {
+    /// When the last fault has ended, in milliseconds.
+    pub fn ends(&self) -> u64 {
+        self.faults
+            .iter()
+            .map(|(at, fault)| at + fault.lasts())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The plan of this seed.
     pub fn new(seed: u64) -> Plan {
-        let mut rng = Rng::new(seed ^ 0x5EED_0F_1A17);
+        let mut rng = Rng::new(seed ^ 0x005E_ED0F_1A17);
         let members = match rng.below(20) {
             0 => 1,
             1..=3 => 2,
@@ -103,7 +137,8 @@ impl Plan {
         };
         let copies = copies.min(members as u16);
         let from_nothing = rng.chance(40);
-        let count = 1 + rng.below(7);
+        let style = rng.below(10);
+        let count = if style < 6 { 1 + rng.below(7) } else { 3 + rng.below(8) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for _ in 0..count {
             let at = if rng.chance(400) {
@@ -112,7 +147,12 @@ impl Plan {
             } else {
                 rng.below(FAULTY)
             };
-            faults.push((at, Plan::fault(&mut rng, members)));
+            let fault = match style {
+                0..=5 => Plan::fault(&mut rng, members),
+                6..=7 => Plan::crash(&mut rng, members),
+                _ => Plan::wish(&mut rng, members),
+            };
+            faults.push((at, fault));
         }
         faults.sort_by_key(|(at, _)| *at);
         Plan {
@@ -122,6 +162,51 @@ impl Plan {
             copies,
             from_nothing,
             faults,
+        }
+    }
+
+    /// Crashes in a row, while some are slow: who is ahead of whom matters.
+    fn crash(rng: &mut Rng, members: usize) -> Fault {
+        let member = rng.index(members);
+        let (down, lasts) = (rng.range(20, 2_500), rng.range(500, 6_000));
+        match rng.below(12) {
+            0..=1 => Fault::KillAgent { member, down },
+            2..=5 => Fault::PowerCut { member, down },
+            6 => Fault::Freeze { member, lasts },
+            7 => Fault::Isolate {
+                member,
+                api: rng.chance(700),
+                lasts,
+            },
+            8..=9 => Fault::SlowDisk { member, lasts },
+            10 => Fault::LoseVolume { member, down },
+            _ => Fault::Cut {
+                one: member,
+                other: rng.index(members),
+                lasts,
+            },
+        }
+    }
+
+    /// The rule is made to change, while news is old, answers are lost and disks are slow.
+    fn wish(rng: &mut Rng, members: usize) -> Fault {
+        let member = rng.index(members);
+        let lasts = rng.range(300, 6_000);
+        match rng.below(12) {
+            0..=1 => Fault::Leaving { member, lasts },
+            2..=3 => Fault::Copies {
+                copies: 1 + rng.below(members as u64) as u16,
+            },
+            4 => Fault::SlowReload { lasts: 3 * lasts },
+            5 => Fault::WatchLag { lasts: 3 * lasts },
+            6 => Fault::ApiFlaky { lasts },
+            7..=8 => Fault::SlowDisk { member, lasts },
+            9 => Fault::StallDisk { member, lasts },
+            10 => Fault::PowerCut {
+                member,
+                down: rng.range(20, 2_500),
+            },
+            _ => Fault::Freeze { member, lasts },
         }
     }
 

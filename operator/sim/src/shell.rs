@@ -148,19 +148,19 @@ impl World {
         let reached =
             source.is_some_and(|s| self.passes(m, s) && self.passes(s, m) && self.members[s].frozen <= self.now);
         let running = source.filter(|s| reached && self.members[*s].engine.run == Run::Primary);
-        if let Some(other) = running.and_then(|s| self.members[s].dir.clone()) {
-            if let Some(dir) = &mut self.members[m].dir {
-                let common = dir
-                    .log
-                    .iter()
-                    .zip(&other.log[..other.flushed])
-                    .take_while(|(a, b)| a == b)
-                    .count();
-                self.ghosts.push(dir.clone());
-                dir.log.truncate(common);
-                dir.flushed = common;
-                dir.consistent = other.flushed;
-            }
+        if let Some(other) = running.and_then(|s| self.members[s].dir.clone())
+            && let Some(dir) = &mut self.members[m].dir
+        {
+            let common = dir
+                .log
+                .iter()
+                .zip(&other.log[..other.flushed])
+                .take_while(|(a, b)| a == b)
+                .count();
+            self.ghosts.push(dir.clone());
+            dir.log.truncate(common);
+            dir.flushed = common;
+            dir.consistent = other.flushed;
         }
         self.begin_work(m, Work::Rewind, Some(to));
     }

@@ -119,7 +119,6 @@ pub enum Ev {
     },
     ViewSet {
         conn: u64,
-        sync: SyncNames,
     },
     Connect {
         m: usize,
@@ -162,27 +161,34 @@ pub enum Ev {
     Check,
 }
 
-#[derive(Clone, Debug)]
-struct Item {
-    at: u64,
-    seq: u64,
-    ev: Ev,
+/// What happens when: a heap of small keys, and the events themselves beside it, where the heap need not move them.
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    /// Time, number in order of asking, place in `events`.
+    keys: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Ev>>,
+    free: Vec<usize>,
 }
 
-impl PartialEq for Item {
-    fn eq(&self, other: &Item) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
+impl Queue {
+    fn push(&mut self, at: u64, seq: u64, ev: Ev) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.events[place] = Some(ev);
+                place
+            }
+            None => {
+                self.events.push(Some(ev));
+                self.events.len() - 1
+            }
+        };
+        self.keys.push(Reverse((at, seq, place)));
     }
-}
-impl Eq for Item {}
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Item) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Item {
-    fn cmp(&self, other: &Item) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
+
+    fn pop(&mut self) -> Option<(u64, Ev)> {
+        let Reverse((at, _, place)) = self.keys.pop()?;
+        self.free.push(place);
+        Some((at, self.events[place].take()?))
     }
 }
 
@@ -204,7 +210,7 @@ pub struct World {
     pub now: u64,
     seq: u64,
     pub rng: Rng,
-    queue: BinaryHeap<Reverse<Item>>,
+    queue: Queue,
     pub members: Vec<Member>,
     pub conns: Vec<Conn>,
     pub made: u64,
@@ -224,6 +230,8 @@ pub struct World {
     pub heals_at: u64,
     /// A volume was lost for good.
     pub lost_volume: bool,
+    /// The directories that were on it.
+    pub lost: Vec<holdfast_core::failover::DirId>,
 }
 
 impl World {
@@ -257,7 +265,7 @@ impl World {
             now: 0,
             seq: 0,
             rng: Rng::new(plan.seed),
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             members: (0..n).map(|i| Member::new(name(i))).collect(),
             conns: Vec::new(),
             made: 0,
@@ -267,13 +275,18 @@ impl World {
             weather,
             ledger: Ledger::default(),
             plan,
-            timings: Timings::default(),
+            // a look costs a step: as seldom as the protocol bears
+            timings: Timings {
+                look_hurried: 40,
+                ..Timings::default()
+            },
             mutant,
             story: None,
             steps: 0,
             done: false,
             heals_at: u64::MAX,
             lost_volume: false,
+            lost: Vec::new(),
         };
         world.store.versions.push(Record::bootstrap(name(0)));
         for m in 0..n {
@@ -286,11 +299,7 @@ impl World {
     /// Lets something happen `delay` ms from now.
     pub fn push(&mut self, delay: u64, ev: Ev) {
         self.seq += 1;
-        self.queue.push(Reverse(Item {
-            at: self.now + delay,
-            seq: self.seq,
-            ev,
-        }));
+        self.queue.push(self.now + delay, self.seq, ev);
     }
 
     /// Tells the story, if somebody listens.
@@ -306,9 +315,7 @@ impl World {
         if self.done || self.ledger.violation.is_some() {
             return false;
         }
-        let Some(Reverse(Item { at, ev, .. })) = self.queue.pop() else {
-            return false;
-        };
+        let Some((at, ev)) = self.queue.pop() else { return false };
         self.now = at;
         if let Some(m) = World::whose(&ev) {
             let frozen = self.members[m].frozen;
@@ -353,9 +360,10 @@ impl World {
     fn happen(&mut self, ev: Ev) {
         match ev {
             Ev::Tick { m, epoch } if self.is_epoch(m, epoch) => {
-                let pause = 100 + self.rng.below(100);
+                let pause = 150 + self.rng.below(150);
                 self.push(pause, Ev::Tick { m, epoch });
                 self.step(m, Event::Tick);
+                self.invariant_not_cut_off(m);
             }
             Ev::Look { m, epoch, id } if self.is_epoch(m, epoch) && self.members[m].look_id == id => {
                 let pause = self.members[m].look;
@@ -364,6 +372,11 @@ impl World {
             }
             Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
             Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
+                if let Message::Heartbeat(beat) = &message
+                    && beat.role == holdfast_core::instance::Role::Leader
+                {
+                    self.members[m].heard.insert(from, beat.position.lsn.0);
+                }
                 let from = self.members[from].name.clone();
                 self.step(m, Event::Message { from, message });
             }
@@ -394,7 +407,11 @@ impl World {
             Ev::Persisted { m, epoch, disk } if self.is_epoch(m, epoch) => self.persisted(m, *disk),
             Ev::WorkEnds { m, epoch, work, from } if self.is_epoch(m, epoch) => self.work_ends(m, work, from),
             Ev::Promoted { m, epoch, run, term } if self.is_run(m, run) => self.promoted(m, epoch, term),
+            Ev::Promoted { m, epoch, .. } => self.tell_done(m, epoch, Work::Promote, false),
+            Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
+            Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
             Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
+            Ev::StopPoll { m, epoch, .. } => self.tell_done(m, epoch, Work::Stop, true),
             Ev::Killed { m, epoch, run } => self.killed(m, epoch, run),
             Ev::Followed {
                 m,
@@ -403,7 +420,7 @@ impl World {
                 upstream,
             } if self.is_run(m, run) => self.followed(m, epoch, upstream),
             Ev::SyncSet { m, epoch, run, sync } if self.is_run(m, run) => self.sync_set(m, epoch, sync),
-            Ev::ViewSet { conn, sync } => self.view_set(conn, sync),
+            Ev::ViewSet { conn } => self.view_set(conn),
             Ev::Connect { m, run } if self.is_run(m, run) => self.connect(m),
             Ev::Recv { conn, m, start, recs } => self.recv(conn, m, start, recs),
             Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_bed::Bed;
-use holdfast_bed::bed::Options;
+use holdfast_bed::bed::{Options, Owner};
 use holdfast_bed::image::ImageSpec;
 
 /// Where the operator lives.
@@ -49,10 +49,11 @@ pub fn say(text: &str) {
 impl House {
     /// Starts the bed `name` (or uses the one that is up), puts the product's image into its registry and installs both
     /// charts. Usually 25 s.
-    pub fn open(name: &str) -> Result<House> {
+    pub fn open(name: &str, owner: Owner) -> Result<House> {
         let binary = binary()?;
         let bed = Bed::up(Options {
             name: name.into(),
+            owner,
             ..Options::default()
         })?;
         say("putting Holdfast's image into the registry (usually 2 s)");
@@ -190,16 +191,27 @@ impl House {
     }
 }
 
-/// Runs a command to its end; its standard output, or an error with what it said.
+/// Runs a command to its end; its standard output, or an error with what it said (but not its environment: secrets are
+/// there).
 pub fn run(command: &mut Command) -> Result<String> {
     let out = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("starting {command:?}"))?;
+        .with_context(|| format!("starting {}", words(command)))?;
     if !out.status.success() {
-        bail!("{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+        bail!(
+            "{}: {}\n{}",
+            words(command),
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn words(command: &Command) -> String {
+    let all = std::iter::once(command.get_program()).chain(command.get_args());
+    all.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks until `probe` gives something; what it last waited for is in the error.

@@ -3,6 +3,8 @@
 pub mod house;
 pub mod set;
 pub mod sql;
+pub mod writers;
 
 pub use house::House;
 pub use set::Set;
+pub use writers::Writers;

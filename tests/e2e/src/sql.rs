@@ -12,6 +12,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::set::Set;
 
+type TlsStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>>::Stream;
+/// The network half of a session.
+pub type Connection = tokio_postgres::Connection<tokio_postgres::Socket, TlsStream>;
+
 /// Everything needed to connect, fetched once so that connecting does not need the API server.
 #[derive(Clone)]
 pub struct Access {
@@ -48,9 +52,14 @@ impl Access {
         })
     }
 
+    /// A session and its connection, which somebody must drive.
+    pub async fn open(&self) -> Result<(Client, Connection)> {
+        Ok(self.config.connect(self.tls.clone()).await?)
+    }
+
     /// A session.
     pub async fn connect(&self) -> Result<Client> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        let (client, connection) = self.open().await?;
         tokio::spawn(connection);
         Ok(client)
     }

@@ -18,7 +18,7 @@ pub struct Verify {
     pub signers: Vec<Signer>,
 }
 
-/// See `Verify::mode`.
+/// EveryCommit (default): every commit between the applied one and the new one, merged branches included. Head: the new one alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VerifyMode {
     /// Every commit between the applied one and the new one.

@@ -120,7 +120,13 @@ fn row(branch: &str, m: &MemberView) -> Vec<Cell> {
         Cell::plain(m.lag_bytes.map_or_else(|| "-".into(), bytes)),
         dash(&m.lsn),
         dash(&m.node),
-        dash(&m.version),
+        // "17.12 (Debian 17.12-0+deb13u1)": the first word is what people compare.
+        dash(
+            &m.version
+                .as_ref()
+                .and_then(|v| v.split_whitespace().next())
+                .map(str::to_owned),
+        ),
         Cell::faint(message),
     ]
 }

@@ -42,12 +42,19 @@ pub(super) struct Change {
 impl Instance {
     /// Keeps the rule as desired, in this order:
     ///
-    /// 1. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
+    /// 1. While a write is under way, or one without an answer may still arrive, the record is not known: nothing changes.
+    /// 2. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
     ///    every setting that may be in force.
-    /// 2. The record as desired, and no change under way: the engine's setting is made to be the record's.
-    /// 3. Nothing in force yet: first the record's own rule, so that service is not delayed.
-    /// 4. Otherwise the change goes on by its next stage.
+    /// 3. The record as desired, and no change under way: the engine's setting is made to be the record's.
+    /// 4. Nothing in force yet: first the record's own rule, so that service is not delayed.
+    /// 5. Otherwise the change goes on by its next stage.
     pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
+        if !self.settled() && !self.mutation.is(Mutant::TrustsUnsettledRecord) {
+            if self.register.ghost {
+                self.write(record.clone());
+            }
+            return;
+        }
         let Some(spec) = &self.spec else { return };
         let desired = rule::desired(&record.rule, spec.durability, spec.copies, &self.able());
         let aim = self.change.as_ref().map(|change| change.to.clone());
@@ -74,7 +81,7 @@ impl Instance {
         let Some(change) = self.change.clone() else { return };
         match change.stage {
             Stage::Widen => self.widen(record, &change),
-            Stage::Set if self.in_force(&change.to) => self.end_old(&change),
+            Stage::Set if self.in_force(&change.to) => self.end_old(&change, seen),
             Stage::Set => self.set_sync(self.setting(&change.to)),
             Stage::End => {}
             // the point must be from after the change: what was said before it is too old
@@ -118,15 +125,21 @@ impl Instance {
         });
     }
 
-    /// Ends the walsenders that may count by an older setting: of members that leave, and, when more must acknowledge than
-    /// before, of those that stay too (their view of the number cannot be seen from outside).
-    fn end_old(&mut self, change: &Change) {
-        let mut old: BTreeSet<DirId> = change.from.standbys.difference(&change.to.standbys).cloned().collect();
-        if change.to.quorum > change.from.quorum && change.from.quorum > 0 {
-            old.extend(change.from.standbys.iter().cloned());
-        }
-        if old.is_empty() || change.to.quorum == 0 || self.mutation.is(Mutant::LeavesWalsenders) {
+    /// Ends the walsenders that may release commits by an older setting, in this order:
+    ///
+    /// 1. A rule that covers the one before (more members, no more of them asked for; or the leader alone) covers every view
+    ///    that a walsender may have kept since walsenders were last ended: none is ended.
+    /// 2. Otherwise all are, those of members that stay too. A walsender takes a reload up in its own time, releases commits
+    ///    by the number and the set of its own view, and shows neither: one that stays may still count a member that left,
+    ///    or ask for fewer.
+    fn end_old(&mut self, change: &Change, seen: &PrimarySeen) {
+        let covers = change.to.quorum == 0 || rule::widen(&change.from, &change.to) == change.to;
+        if covers || self.mutation.is(Mutant::LeavesWalsenders) {
             return self.stage(Stage::Point);
+        }
+        let mut old: BTreeSet<DirId> = seen.replicas.iter().map(|replica| replica.dir.clone()).collect();
+        if self.mutation.is(Mutant::EndsOnlyLeavers) {
+            old = change.from.standbys.difference(&change.to.standbys).cloned().collect();
         }
         self.stage(Stage::End);
         self.out.push(Effect::EndWalsenders(old));

@@ -178,12 +178,12 @@ impl Instance {
             to: record.leader.clone(),
         });
         if !self.disk.half {
-            let (term, keeps) = (record.term, self.mutation.is(Mutant::RewoundLeaderProves));
+            let term = record.term;
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
                 disk.half = true;
                 disk.sealed = None;
-                disk.led = disk.led.filter(|_| keeps);
+                disk.led = None;
             });
         }
         self.heal.rewinds = None;
@@ -267,6 +267,8 @@ impl Instance {
     pub(super) fn made(&mut self, work: Work) {
         let Some(term) = self.heal.making.take() else { return };
         let initdb = work == Work::Initdb;
+        // another directory than the one that failed
+        self.heal.crashes = 0;
         let mut dir = self.disk.dir.clone();
         if self.mutation.is(Mutant::IdentityIsPod) {
             dir = Some(super::super::failover::DirId(self.me.0.clone()));

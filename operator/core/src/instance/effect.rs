@@ -108,7 +108,9 @@ pub enum Effect {
     EndWalsenders(BTreeSet<DirId>),
     /// Running primary: let clients in, or keep them out and end their sessions.
     Gate { open: bool },
-    /// Running primary: exactly these physical slots exist (made for, and named after, members).
+    /// Running primary: exactly these physical slots exist (made for, and named after, members). A standby must stream by
+    /// its slot and by nothing else: that the slot admits one walsender keeps one standby from being counted twice while
+    /// the walsender of its former connection is not gone yet.
     Slots(BTreeSet<MemberName>),
     /// Look at the engine this often from now on, and once at once (unhurried: 500 ms; in a transition: 20 ms).
     Look { every_ms: u64 },

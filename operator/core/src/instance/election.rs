@@ -6,7 +6,7 @@ use super::machine::Instance;
 use super::message::Role;
 use super::mutant::Mutant;
 use super::spec::{Command, Durability};
-use super::{Why, effect::StartAs};
+use super::{Moment, Why};
 
 impl Instance {
     /// Opens an election: the next term, the rule kept. From the moment of the write the old term is dead.
@@ -80,6 +80,12 @@ impl Instance {
         self.write(elected);
     }
 
+    /// Whether the last leader was heard shortly before `at`.
+    fn fresh(&self, at: Moment) -> bool {
+        let slack = self.timings.detect.saturating_mul(2);
+        self.peers.farthest.is_some() && at.since(self.peers.farthest_at) <= slack
+    }
+
     /// The directories that a person has given up by a command not carried out yet.
     pub(super) fn given_up(&self, record: &Record) -> (Vec<DirId>, Option<String>) {
         match self.spec.as_ref().and_then(|spec| spec.command.as_ref()) {
@@ -115,7 +121,9 @@ impl Instance {
     /// 1. Only while the wish is `Async` and the rule in force acknowledged alone.
     /// 2. Only once the old leader is known dead: it has been heard in this term (it knows, and serves no more), or nothing
     ///    was heard of it for the time of its lease.
-    /// 3. Only within `maximum_lag_bytes` of where it was last heard to be; never heard means not known.
+    /// 3. Only within `maximum_lag_bytes` of where it was last heard to be, which must have been shortly before the election
+    ///    was opened. Not heard means not known. So the loss is bound by that, and by what the old leader wrote between its
+    ///    last heartbeat and the end of its term: the time of detection or, cut off from the record too, of the fence.
     pub(super) fn async_allows(&self, record: &Record) -> bool {
         let Some(spec) = &self.spec else { return false };
         let Some(old) = &record.rule.leader else { return false };
@@ -132,7 +140,7 @@ impl Instance {
         if !(knows || silent || self.mutation.is(Mutant::AsyncWithoutLease)) {
             return false;
         }
-        let Some((_, far)) = self.peers.farthest else {
+        let Some((_, far)) = self.peers.farthest.filter(|_| self.fresh(self.watch_since)) else {
             return false;
         };
         let behind = far.0.saturating_sub(self.position().lsn.0);
@@ -161,29 +169,5 @@ impl Instance {
         let own_async =
             self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
         proof::proves(&self.rule_to_prove(&record.rule), &seals, &lost) || (own_async && record.rule.leader.is_some())
-    }
-
-    /// Mutation only: goes on as before a restart, without reading the record.
-    pub(super) fn resume_by_disk(&mut self) {
-        let Some(term) = self.disk.following.filter(|t| self.disk.led != Some(*t)) else {
-            return;
-        };
-        let upstream = self
-            .peers
-            .of
-            .iter()
-            .find(|(_, p)| p.last.term == term && p.last.role == Role::Leader);
-        let Some((member, peer)) = upstream else { return };
-        let address = peer.last.address.clone().unwrap_or_default();
-        let upstream = super::Upstream {
-            member: member.clone(),
-            term,
-            address,
-        };
-        if matches!(self.engine, super::Engine::Down { .. }) && self.whole() {
-            self.start(StartAs::Standby {
-                upstream: Some(upstream),
-            });
-        }
     }
 }

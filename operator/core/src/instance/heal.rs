@@ -8,8 +8,8 @@ use super::machine::Instance;
 use super::{Effect, Moment, Why};
 
 /// Crashes of a standby's engine before it is rewound, and before it is cloned.
-const CRASHES_TO_REWIND: u32 = 3;
-const CRASHES_TO_CLONE: u32 = 4;
+const CRASHES_TO_REWIND: u32 = 5;
+const CRASHES_TO_CLONE: u32 = 7;
 /// An engine that ran this long has recovered, in milliseconds.
 const WELL_AFTER: u64 = 60_000;
 

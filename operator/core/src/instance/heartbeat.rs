@@ -20,12 +20,20 @@ pub(super) struct Beat {
     pub asked_since: Option<Moment>,
 }
 
+/// Whether anything but a position changed.
+fn news(last: &Heartbeat, now: &Heartbeat) -> bool {
+    let said = |b: &Heartbeat| (b.term, b.role, b.position.term, b.healthy, b.hears_leader);
+    said(last) != said(now) || last.dir != now.dir || last.address != now.address || last.history != now.history
+}
+
 impl Instance {
     /// After each decision: how often to look at the engine, heartbeats, and reasons for people.
     pub(super) fn report(&mut self) {
         self.beat.started = self.beat.started.or(Some(self.now));
-        if let (Some(why), false) = (self.why.clone(), matches!(self.why, Some(Why::WaitsForStandbys { .. }))) {
-            self.say(why);
+        let chatter = matches!(self.why, Some(Why::WaitsForStandbys { .. }));
+        if !chatter && self.why.is_some() && self.why != self.said {
+            self.said = self.why.clone();
+            self.out.extend(self.why.clone().map(Effect::Say));
         }
         self.set_look();
         self.beat();
@@ -53,21 +61,13 @@ impl Instance {
             return;
         }
         let beat = self.heartbeat();
-        let told = Heartbeat {
-            position: crate::failover::Position {
-                lsn: Lsn(0),
-                ..beat.position
-            },
-            replayed: Lsn(0),
-            ..beat.clone()
-        };
         let due = self
             .beat
             .sent
             .as_ref()
-            .is_none_or(|(at, last)| self.now.since(*at) >= self.timings.heartbeat || *last != told);
+            .is_none_or(|(at, last)| self.now.since(*at) >= self.timings.heartbeat || news(last, &beat));
         if due {
-            self.beat.sent = Some((self.now, told));
+            self.beat.sent = Some((self.now, beat.clone()));
             for to in self.others() {
                 self.out.push(Effect::Send {
                     to,

@@ -23,6 +23,8 @@ pub(super) struct Lead {
     pub point: Lsn,
     /// That has happened.
     pub backed: bool,
+    /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
+    pub again: bool,
     /// Standbys that could acknowledge, and when each was last seen to.
     pub able: std::collections::BTreeMap<DirId, Moment>,
 }
@@ -162,6 +164,7 @@ impl Instance {
                 since: self.now,
                 point: seen.flushed,
                 backed: false,
+                again: false,
                 able: Default::default(),
             });
         }
@@ -234,7 +237,14 @@ impl Instance {
     /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
     /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
     fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
-        let Some(lead) = &self.lead else { return };
+        let stale = self.stale;
+        let Some(lead) = &mut self.lead else { return };
+        if lead.again {
+            if stale {
+                return;
+            }
+            (lead.again, lead.backed, lead.point) = (false, false, seen.flushed.max(seen.inserted));
+        }
         let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
         if self.served.gate || self.served.asked.is_some() {
             return;
@@ -270,6 +280,10 @@ impl Instance {
     pub(super) fn close_gate(&mut self) {
         if self.served.gate {
             self.served.gate = false;
+            self.stale = true;
+            if let Some(lead) = &mut self.lead {
+                lead.again = !self.mutation.is(Mutant::ReopensAtOnce);
+            }
             self.out.push(Effect::Gate { open: false });
         }
     }

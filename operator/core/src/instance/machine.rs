@@ -214,8 +214,7 @@ impl Instance {
         self.engine = engine;
         self.stale = false;
         if died {
-            self.run = Run::Down;
-            self.following = false;
+            self.engine_gone();
             self.crashed("engine", "it ended by itself");
         }
         if let (Engine::Standby(_) | Engine::Primary(_), None) = (&self.engine, self.busy) {
@@ -234,7 +233,12 @@ impl Instance {
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
             _ => {}
         }
-        if self.busy == Some(work) {
+        let directory = !matches!(work, Work::Persist);
+        if directory && self.busy != Some(work) {
+            // a clean stop that a fence took the place of, or a work that a fence interrupted: the fence's end counts
+            return;
+        }
+        if directory {
             self.busy = None;
         }
         let failed = match result {
@@ -258,10 +262,9 @@ impl Instance {
         let ok = failed.is_none();
         match work {
             Work::Stop if ok => {
-                self.run = Run::Down;
+                self.engine_gone();
                 self.served.fencing = None;
                 self.engine = Engine::Down { clean: false };
-                self.following = false;
                 let clean = self.volume.as_ref().filter(|volume| volume.clean && volume.whole);
                 self.clean_end = clean.and_then(|volume| volume.control);
             }
@@ -303,7 +306,8 @@ impl Instance {
     /// 3. A member fenced by a person is stopped; one that is asked to end, ends.
     /// 4. Until the record has been read since start or thaw, nobody is followed or served.
     /// 5. While a work or a persist is under way, the next waits.
-    /// 6. What the record asks: lead, follow, or seal.
+    /// 6. An engine that runs unasked is stopped.
+    /// 7. What the record asks: lead, follow, or seal.
     fn decide(&mut self) {
         if self.volume.is_none() {
             return;
@@ -315,14 +319,14 @@ impl Instance {
         if self.fence_if_due() || self.fenced_by_hand() || self.ending() {
             return;
         }
-        let Some(record) = self.record().cloned() else {
-            if self.mutation.is(Mutant::SealNotDurable) && self.disk.sealed.is_none() && self.register.known.is_none() {
-                self.resume_by_disk();
-            }
+        let Some(record) = self.record_shared() else {
             return self.wait(Why::WaitsForRecord);
         };
         if self.persisting.is_some() || self.now < self.persist_after {
             return;
+        }
+        if self.run == Run::Down && self.busy.is_none() && !matches!(self.engine, Engine::Down { .. }) {
+            return self.fence("an engine runs that was not asked for");
         }
         match self.duty(&record) {
             Duty::Lead => self.lead(&record),
@@ -421,6 +425,17 @@ impl Instance {
         if let Engine::Standby(seen) = &mut self.engine {
             seen.receiving = true;
         }
+    }
+
+    /// What was true of an engine process ends with it.
+    fn engine_gone(&mut self) {
+        self.run = Run::Down;
+        self.following = false;
+        self.lead = None;
+        self.change = None;
+        self.served.gate = false;
+        self.served.asked = None;
+        self.served.sync = None;
     }
 
     /// Whether a whole data directory is here.

@@ -11,16 +11,14 @@ pub enum Mutant {
     IdentityIsPod,
     /// Positions compare by LSN alone.
     LsnOnly,
-    /// A rewound directory still proves for the leader it was.
-    RewoundLeaderProves,
     /// A candidate ignores who is ahead of it.
     ElectsBehind,
     /// A member claims the term it follows before a record of it has arrived.
     ClaimsFollowing,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
-    /// Seals are not written to disk, and a member that starts goes on where its disk says.
-    SealNotDurable,
+    /// The seal is durable, but not where the log ended when it was given.
+    SealForgetsBase,
     /// A half-cloned or half-rewound directory seals.
     HalfSeals,
     /// The elected leader is recorded as `Leading` without waiting for standbys.
@@ -37,6 +35,8 @@ pub enum Mutant {
     NarrowsBeforeFlush,
     /// Walsenders that count by the old setting go on.
     LeavesWalsenders,
+    /// Only the walsenders of members that leave are ended.
+    EndsOnlyLeavers,
     /// A leader that restarts opens its gate at once.
     NoComeBackGate,
     /// A leader that learns of a newer term goes on.
@@ -47,6 +47,10 @@ pub enum Mutant {
     BelievesHints,
     /// A conditional write without an answer counts as written.
     UnknownIsWritten,
+    /// The rule changes while a write of the record is under way, or one without an answer may still arrive.
+    TrustsUnsettledRecord,
+    /// A gate that was closed opens again without waiting for what became visible meanwhile.
+    ReopensAtOnce,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
     /// The first member runs initdb again when its volume is empty.
@@ -59,16 +63,15 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
         Mutant::LsnOnly,
-        Mutant::RewoundLeaderProves,
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::SealsWhileReceiving,
-        Mutant::SealNotDurable,
+        Mutant::SealForgetsBase,
         Mutant::HalfSeals,
         Mutant::LeadsAtOnce,
         Mutant::ServesWhilePromoting,
@@ -77,11 +80,14 @@ impl Mutant {
         Mutant::SetsBeforeWidening,
         Mutant::NarrowsBeforeFlush,
         Mutant::LeavesWalsenders,
+        Mutant::EndsOnlyLeavers,
         Mutant::NoComeBackGate,
         Mutant::IgnoresNewerTerm,
         Mutant::NoFence,
         Mutant::BelievesHints,
         Mutant::UnknownIsWritten,
+        Mutant::TrustsUnsettledRecord,
+        Mutant::ReopensAtOnce,
         Mutant::RewindsWhilePromoting,
         Mutant::SecondInitdb,
         Mutant::AsyncWithoutLease,

@@ -31,6 +31,8 @@ pub(super) struct Peers {
     pub dirs: BTreeMap<DirId, MemberName>,
     /// The farthest that the leader of a term was heard to be, for `Async`'s bound.
     pub farthest: Option<(Term, Lsn)>,
+    /// When that leader was last heard.
+    pub farthest_at: Moment,
 }
 
 impl Instance {
@@ -59,6 +61,7 @@ impl Instance {
         let led = if leads { Some((beat.term, self.now)) } else { before };
         if matches!(beat.role, Role::Leader) {
             let at = (beat.term, beat.position.lsn);
+            self.peers.farthest_at = self.now;
             self.peers.farthest = Some(self.peers.farthest.map_or(at, |far| far.max(at)));
         }
         self.peers.of.insert(
@@ -79,15 +82,18 @@ impl Instance {
 
     /// Whether a majority of members, this one included, was heard within `ms`.
     pub(super) fn majority_within(&self, ms: u64) -> bool {
-        let others = self.others();
-        let heard = |m: &&MemberName| {
-            self.peers
+        let members = self.spec.iter().flat_map(|spec| &spec.members).map(|m| &m.name);
+        let (mut all, mut near) = (0_usize, 0_usize);
+        for name in members {
+            all += 1;
+            let heard = self
+                .peers
                 .of
-                .get(*m)
-                .is_some_and(|peer| self.now.since(peer.heard) <= ms)
-        };
-        let near = others.iter().filter(heard).count().saturating_add(1);
-        near.saturating_mul(2) > others.len().saturating_add(1)
+                .get(name)
+                .is_some_and(|peer| self.now.since(peer.heard) <= ms);
+            near += usize::from(heard || *name == self.me);
+        }
+        near * 2 > all
     }
 
     /// Where a member is reached: as it said itself, else as the operator saw it.

@@ -1,5 +1,7 @@
 //! The member's knowledge of the authority record, and its one read or write under way.
 
+use std::sync::Arc;
+
 use crate::failover::{Phase, Record, Term};
 
 use super::effect::{Effect, Version};
@@ -20,11 +22,14 @@ pub(super) enum Operation {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Register {
     /// As last read, written or told, with its version.
-    pub known: Option<(Record, Version)>,
+    pub known: Option<(Arc<Record>, Version)>,
     /// Read afresh since this process started or thawed: until then it is acted on by nobody.
     pub trusted: bool,
     /// A write ended in conflict or without an answer: read before anything else.
     pub doubtful: bool,
+    /// A write that ended without an answer may still arrive, even after a read that does not show it. Only another write
+    /// that succeeds makes its version impossible.
+    pub ghost: bool,
     /// Under way.
     pub operation: Option<Operation>,
     /// When the API server last answered.
@@ -52,7 +57,13 @@ impl Instance {
             .known
             .as_ref()
             .filter(|_| self.register.trusted)
-            .map(|(record, _)| record)
+            .map(|(record, _)| record.as_ref())
+    }
+
+    /// The same, to keep while this machine changes.
+    pub(super) fn record_shared(&self) -> Option<Arc<Record>> {
+        let known = self.register.known.as_ref().filter(|_| self.register.trusted);
+        known.map(|(record, _)| Arc::clone(record))
     }
 
     /// Answer to a read.
@@ -102,7 +113,7 @@ impl Instance {
             self.watch_since = self.now;
             self.lost_since = None;
         }
-        self.register.known = Some((record, version));
+        self.register.known = Some((Arc::new(record), version));
     }
 
     /// Answer to a write. Only a success is acted on; what became of anything else is found out by reading.
@@ -117,7 +128,10 @@ impl Instance {
                 .known
                 .as_ref()
                 .map_or(Version(String::new()), |(_, version)| version.clone()),
-            CasOutcome::Unknown => return self.doubt(),
+            CasOutcome::Unknown => {
+                self.register.ghost = true;
+                return self.doubt();
+            }
             CasOutcome::Conflict => {
                 self.register.contact = Some(self.now);
                 return self.doubt();
@@ -125,7 +139,8 @@ impl Instance {
         };
         self.register.contact = Some(self.now);
         self.register.written = Some(self.now);
-        let news = self.register.known.as_ref().is_none_or(|(known, _)| *known != record);
+        self.register.ghost = false;
+        let news = self.register.known.as_ref().is_none_or(|(known, _)| **known != record);
         let older = self
             .register
             .known
@@ -145,6 +160,12 @@ impl Instance {
                 self.out.push(Effect::Send { to: peer, message });
             }
         }
+    }
+
+    /// Whether the record is for sure as known, and will stay so until this leader writes it again.
+    pub(super) fn settled(&self) -> bool {
+        let writing = matches!(self.register.operation, Some(Operation::Write(_)));
+        self.register.trusted && !self.register.doubtful && !self.register.ghost && !writing
     }
 
     fn doubt(&mut self) {

@@ -42,15 +42,11 @@ impl Instance {
         let Some(ready) = self.sealable(sealed) else { return };
         if !sealed {
             let position = self.position();
-            if self.mutation.is(Mutant::SealNotDurable) {
-                self.disk.sealed = Some(term);
-                self.disk.base = position;
-                return;
-            }
+            let forgets = self.mutation.is(Mutant::SealForgetsBase);
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
                 disk.sealed = Some(term);
-                disk.base = position;
+                disk.base = if forgets { disk.base } else { position };
                 disk.following = None;
             });
         }
@@ -123,7 +119,11 @@ impl Instance {
         Some(SealAnswer {
             term,
             dir,
-            position: self.disk.base,
+            position: if self.mutation.is(Mutant::SealForgetsBase) {
+                self.position()
+            } else {
+                self.disk.base
+            },
             led: self.disk.led,
         })
     }

@@ -195,7 +195,7 @@ impl Instance {
         self.wait(Why::ShuttingDown);
         let late = self.now.since(since) > ENDS_WITHIN;
         let down = matches!(self.engine, Engine::Down { .. }) && self.run == Run::Down && self.busy.is_none();
-        if let (Some(record), false, None) = (self.record().cloned(), late, &self.persisting) {
+        if let (Some(record), false, None) = (self.record_shared(), late, &self.persisting) {
             let duty = self.duty(&record);
             if duty == Duty::Lead && record.phase == Phase::Leading {
                 if let (Engine::Primary(seen), None, None) = (self.engine.clone(), &self.hand, self.busy) {

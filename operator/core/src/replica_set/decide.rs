@@ -35,7 +35,7 @@ pub enum Step {
 /// 2. data of a former object → only with `adopt`;
 /// 3. no record → make it, once, before any member exists;
 /// 4. record unreadable → stay: nobody guesses authority;
-/// 5. pods that ended for good are replaced;
+/// 5. pods that ended for good, or never ran and are of an old template, are replaced;
 /// 6. the first member (the leader) before the others, because they clone it and take its image's digest;
 /// 7. missing members;
 /// 8. volumes grow;
@@ -97,8 +97,14 @@ fn ownership(view: &SetView) -> Option<Decision<Step, Why>> {
     None
 }
 
+/// Pods that ended for good, and Pods of an old template whose engine never ran (a wrong image, a volume that does not fit):
+/// there is nothing in them to be careful about, and waiting for them to become fit would be waiting for ever.
 fn replace_ended(view: &SetView) -> Option<Decision<Step, Why>> {
-    let (member, pod) = view.pods.iter().find(|(_, p)| p.ended && !p.deleting)?;
+    let hopeless = |p: &PodView| p.template != view.template && p.waiting.is_some() && p.image_id.is_none();
+    let (member, pod) = view
+        .pods
+        .iter()
+        .find(|(_, p)| !p.deleting && (p.ended || hopeless(p)))?;
     Some(Decision::Do {
         steps: vec![Step::DeletePod {
             member: member.clone(),

@@ -348,3 +348,29 @@ fn status_says_what_was_seen_and_unknown_for_what_was_not() {
     assert_eq!(status.members[2].role, "Unknown");
     assert_eq!(status.primary.as_deref(), Some("db-1"));
 }
+
+#[test]
+fn a_wrong_image_is_mended_by_naming_the_right_one() {
+    let mut view = empty(3);
+    view.record = Some(RecordView {
+        owner_uid: "u1".into(),
+        record: Some(Record::bootstrap(m(1))),
+    });
+    let stuck = PodView {
+        image_id: None,
+        seen: None,
+        ready: false,
+        waiting: Some("ErrImagePull".into()),
+        ..pod(1, Role::Preparing)
+    };
+    view.pods.insert(m(1), stuck);
+    assert!(matches!(decide(&view), Decision::Stay(Why::WaitsForFirst { .. })));
+    view.template = "t2".into();
+    assert_eq!(
+        steps(&view),
+        [Step::DeletePod {
+            member: m(1),
+            uid: "pod1".into()
+        }]
+    );
+}

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use holdfast_bed::Bed;
+use holdfast_bed::bed::Owner;
+use holdfast_bed::net::Host;
 use holdfast_e2e::house::{root, run, say};
 use holdfast_e2e::{House, Set};
 
@@ -34,7 +36,7 @@ fn main() -> Result<()> {
         };
     }
     let start = Instant::now();
-    let house = House::open(BED)?;
+    let house = House::open(BED, Owner::Nobody)?;
     let commit = repository(&house)?;
     say(&format!(
         "waiting for the replica set of commit {} (usually 20 s)",
@@ -65,18 +67,32 @@ fn repository(house: &House) -> Result<String> {
         git.create("civil")?;
     }
     let work = house.bed.kubeconfig()?.with_file_name("civil-work");
-    let in_work = |args: &[&str]| run(git.command().current_dir(&work).args(args));
+    let in_work = |args: &[&str]| run(Command::new("git").current_dir(&work).args(args));
     if !work.exists() {
         run(Command::new("cp")
             .arg("-r")
             .arg(root().join("examples/repository"))
             .arg(&work))?;
         in_work(&["init", "-q", "-b", "main"])?;
-        in_work(&["remote", "add", "origin", &git.ssh_url("civil")])?;
+        // By address, because only nodes and Pods know the bed's names; the server's key is checked all the same.
+        let address = house.bed.state()?.net.ip(Host::GitSsh).to_string();
+        in_work(&[
+            "remote",
+            "add",
+            "origin",
+            &git.ssh_url("civil").replace("git-ssh.bed", &address),
+        ])?;
+        let ssh = format!(
+            "ssh -i {} -o IdentitiesOnly=yes -o UserKnownHostsFile={} -o HostKeyAlias=git-ssh.bed -o StrictHostKeyChecking=yes",
+            git.ssh_key.display(),
+            git.known_hosts.display()
+        );
+        in_work(&["config", "core.sshCommand", &ssh])?;
+        in_work(&["config", "user.name", "Demo"])?;
+        in_work(&["config", "user.email", "demo@example.org"])?;
         in_work(&["add", "."])?;
-        let author = ["-c", "user.name=Demo", "-c", "user.email=demo@example.org"];
-        in_work(&[&author[..], &["commit", "-qm", "The registry's database"]].concat())?;
-        in_work(&["push", "-q", "origin", "main"])?;
+        in_work(&["commit", "-qm", "The registry's database"])?;
+        in_work(&["push", "-q", "-u", "origin", "main"])?;
     }
     let commit = in_work(&["rev-parse", "HEAD"])?.trim().to_owned();
 
@@ -132,10 +148,15 @@ make demo-down takes everything away again.",
         kubeconfig = kubeconfig.display(),
         bin = bin.display(),
         work = work.display(),
-        bed = "bed",
+        bed = bed_program().display(),
         address = set.service("rw")?,
         database = set.secret("dbname")?,
         user = set.secret("user")?,
     );
     Ok(())
+}
+
+/// The `bed` program, which stands beside this one.
+fn bed_program() -> std::path::PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name("bed")
 }

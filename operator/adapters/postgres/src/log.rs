@@ -1,0 +1,190 @@
+//! The engine's log: from its standard error to the agent's JSON.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+/// `log_line_prefix`: process, kind of process, user, database, SQLSTATE, between bars that none of them contains.
+pub const PREFIX: &str = "|%p|%b|%u|%d|%e|";
+
+/// One message of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Process.
+    pub pid: String,
+    /// Kind of process: `client backend`, `walreceiver`.
+    pub backend: String,
+    /// User, if any.
+    pub user: String,
+    /// Database, if any.
+    pub database: String,
+    /// SQLSTATE.
+    pub code: String,
+    /// `LOG`, `ERROR`, `FATAL`, …
+    pub severity: String,
+    /// The message, with its continuation lines.
+    pub message: String,
+}
+
+/// Reads one line with [`PREFIX`].
+pub fn parse(line: &str) -> Option<Entry> {
+    let mut f = line.strip_prefix('|')?.splitn(6, '|');
+    let mut next = || f.next().map(str::to_owned);
+    let (pid, backend, user, database, code, rest) = (next()?, next()?, next()?, next()?, next()?, next()?);
+    let (severity, message) = rest.split_once(": ")?;
+    Some(Entry {
+        pid,
+        backend,
+        user,
+        database,
+        code,
+        severity: severity.trim().to_owned(),
+        message: message.trim_start().to_owned(),
+    })
+}
+
+/// What the engine's log tells the observer.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(Arc<Mutex<HeardInner>>);
+
+#[derive(Debug, Default)]
+struct HeardInner {
+    diverged: Option<String>,
+    fatal: Option<String>,
+}
+
+impl Heard {
+    /// Why the upstream's log cannot be followed, if the engine said so since [`Heard::forget`].
+    pub fn diverged(&self) -> Option<String> {
+        self.lock().diverged.clone()
+    }
+
+    /// The last FATAL or PANIC: why the engine did not come up.
+    pub fn fatal(&self) -> Option<String> {
+        self.lock().fatal.clone()
+    }
+
+    /// Another upstream is followed, or the engine is started anew.
+    pub fn forget(&self) {
+        *self.lock() = HeardInner::default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HeardInner> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn hear(&self, e: &Entry) {
+        if matches!(e.severity.as_str(), "FATAL" | "PANIC") {
+            self.lock().fatal = Some(e.message.clone());
+        }
+        if diverges(e) {
+            self.lock().diverged = Some(e.message.clone());
+        }
+    }
+}
+
+/// Messages (with `lc_messages=C`) after which following the same upstream again cannot work.
+fn diverges(e: &Entry) -> bool {
+    const WORDS: &[&str] = &[
+        "is not in this server's history",
+        "has already been removed",
+        "forked off current database system timeline",
+        "is not a child of database system timeline",
+        "is not a child of this server's history",
+        "highest timeline",
+        "database system identifier differs between",
+        "is ahead of the WAL flush position of this server",
+        "can no longer get changes from replication slot",
+        "cannot read from replication slot",
+    ];
+    WORDS.iter().any(|w| e.message.contains(w))
+}
+
+/// Forwards the engine's standard error until it ends.
+pub async fn forward(stream: impl AsyncRead + Unpin, heard: Heard) {
+    let mut lines = BufReader::with_capacity(4096, stream).split(b'\n');
+    let mut held: Option<Entry> = None;
+    loop {
+        // The last entry waits a little for its continuation lines, which begin with a tab.
+        let next = if held.is_some() {
+            match tokio::time::timeout(Duration::from_millis(20), lines.next_segment()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    flush(held.take(), &heard);
+                    continue;
+                }
+            }
+        } else {
+            lines.next_segment().await
+        };
+        let Ok(Some(bytes)) = next else { break };
+        let line = String::from_utf8_lossy(&bytes);
+        match (line.strip_prefix('\t'), held.as_mut()) {
+            (Some(more), Some(entry)) if entry.message.len() < 16_384 => {
+                entry.message.push('\n');
+                entry.message.push_str(more);
+            }
+            _ => {
+                flush(held.take(), &heard);
+                match parse(&line) {
+                    Some(entry) => held = Some(entry),
+                    None if line.trim().is_empty() => {}
+                    None => tracing::info!(target: "postgres", "{}", line.trim()),
+                }
+            }
+        }
+    }
+    flush(held, &heard);
+}
+
+fn flush(entry: Option<Entry>, heard: &Heard) {
+    let Some(e) = entry else { return };
+    // A session that came too early or too late: the agent's own looks, mostly.
+    let early = e.code == "57P03";
+    if !early {
+        heard.hear(&e);
+    }
+    macro_rules! say {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "postgres",
+                severity = e.severity, pid = e.pid, backend = e.backend, user = e.user, database = e.database,
+                code = e.code, "{}", e.message
+            )
+        };
+    }
+    match e.severity.as_str() {
+        _ if early => say!(debug),
+        "ERROR" | "FATAL" | "PANIC" => say!(error),
+        "WARNING" => say!(warn),
+        s if s.starts_with("DEBUG") => say!(debug),
+        _ => say!(info),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_with_its_prefix() {
+        let e = parse("|42|client backend|app|shop|42P01|ERROR:  relation \"a|b\" does not exist").unwrap();
+        assert_eq!(
+            (e.pid.as_str(), e.user.as_str(), e.severity.as_str()),
+            ("42", "app", "ERROR")
+        );
+        assert_eq!(e.message, "relation \"a|b\" does not exist");
+        assert_eq!(parse("initdb: nothing"), None);
+    }
+
+    #[tokio::test]
+    async fn a_divergence_that_the_engine_tells_is_kept_until_forgotten() {
+        let heard = Heard::default();
+        let text = "|7|walreceiver|||XX000|FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 000000010000000000000003 has already been removed\n\tmore\n";
+        forward(text.as_bytes(), heard.clone()).await;
+        assert!(heard.diverged().unwrap().ends_with("removed\nmore"));
+        heard.forget();
+        assert_eq!(heard.diverged(), None);
+    }
+}

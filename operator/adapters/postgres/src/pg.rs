@@ -1,0 +1,510 @@
+//! One member's engine: what is wanted of it, and the handle to its process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_core::failover::{DirId, MemberName, Term};
+use holdfast_core::instance::{DiskState, HowToStop, SetSpec, StartAs, SyncNames, Upstream, VolumeSeen};
+use holdfast_wire::{Bootstrap, RejectedParameter};
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
+
+use crate::binaries::Binaries;
+use crate::catalog::Catalog;
+use crate::conf::{self, Conf};
+use crate::error::{Error, Result, file};
+use crate::files::{remove_all, write_whole};
+use crate::layout::Layout;
+use crate::log::{self, Heard};
+use crate::parameters;
+use crate::session::{Refusal, Session};
+use crate::{hba, history, process, tls, volume};
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This member.
+    pub member: MemberName,
+    /// Where files are.
+    pub layout: Layout,
+    /// Address to listen on.
+    pub listen: String,
+    /// Port, the same for all members.
+    pub port: u16,
+    /// How the first data directory is made.
+    pub bootstrap: Bootstrap,
+}
+
+/// The engine's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// There is none; all processes of the data directory are dead.
+    Down {
+        /// It ended by a clean shutdown that was asked for.
+        clean: bool,
+    },
+    /// It runs.
+    Up {
+        /// The postmaster.
+        pid: u32,
+    },
+}
+
+/// What the engine is to be.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    /// As the user wrote them.
+    pub wanted: BTreeMap<String, String>,
+    /// Those of `wanted` that passed the check.
+    pub checked: BTreeMap<String, String>,
+    /// Those that did not.
+    pub rejected: Vec<RejectedParameter>,
+    /// The engine did not come up with `wanted`: why.
+    pub distrusted: Option<String>,
+    /// What the running process was started with.
+    pub started: BTreeMap<String, String>,
+    /// The process answered at least once.
+    pub ready: bool,
+    /// A clean stop was asked for.
+    pub stopping: bool,
+    pub members: Vec<MemberName>,
+    pub sync: SyncNames,
+    pub upstream: Option<Upstream>,
+    pub open: bool,
+    pub dir: Option<DirId>,
+    pub following: Option<Term>,
+    pub catalog: Option<Catalog>,
+    /// What a standby must not be below.
+    pub floors: BTreeMap<String, u64>,
+    /// The WAL receiver is being stopped and might still run.
+    pub sealing: bool,
+}
+
+/// One member's engine.
+pub struct Pg {
+    /// What does not change.
+    pub settings: Settings,
+    /// Its programs.
+    pub bin: Binaries,
+    /// What its log tells.
+    pub heard: Heard,
+    wish: Mutex<Wish>,
+    /// Held while the state file is read and written.
+    disk: Arc<Mutex<()>>,
+    process: watch::Sender<Process>,
+}
+
+impl Pg {
+    /// Prepares the folders, ends what a former agent left running, and reads what the volume knows of parameters.
+    pub async fn new(settings: Settings, bin: Binaries) -> Result<Arc<Pg>> {
+        volume::prepare(&settings.layout)?;
+        process::kill_all(settings.layout.pgdata()).await;
+        let wish = Wish {
+            catalog: Catalog::load(&settings.layout),
+            ..Wish::default()
+        };
+        Ok(Arc::new(Pg {
+            settings,
+            bin,
+            heard: Heard::default(),
+            wish: Mutex::new(wish),
+            disk: Arc::default(),
+            process: watch::Sender::new(Process::Down { clean: false }),
+        }))
+    }
+
+    /// Where files are.
+    pub fn layout(&self) -> &Layout {
+        &self.settings.layout
+    }
+
+    pub(crate) fn wish(&self) -> MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process as it is now.
+    pub fn process(&self) -> Process {
+        *self.process.borrow()
+    }
+
+    /// Tells changes of the process at once.
+    pub fn watch(&self) -> watch::Receiver<Process> {
+        self.process.subscribe()
+    }
+
+    /// Takes up what was persisted: who this directory is and whom it follows.
+    pub fn know(&self, dir: Option<DirId>, following: Option<Term>) {
+        let mut wish = self.wish();
+        wish.dir = dir.or(wish.dir.take());
+        wish.following = following;
+    }
+
+    /// Writes the machine's state beside the data; returns once it is on disk. Which directory this is, only the work that
+    /// makes or removes one decides: a state decided on before such work ended must not name another.
+    pub async fn persist(&self, state: DiskState) -> Result<()> {
+        self.know(None, state.following);
+        self.write_disk(move |d| {
+            let dir = d.dir.take();
+            *d = DiskState { dir, ..state };
+        })
+        .await
+    }
+
+    /// Names the directory that is in its place or about to be put there.
+    pub(crate) async fn name_directory(&self, dir: Option<DirId>) -> Result<()> {
+        self.write_disk(move |d| d.dir = dir).await
+    }
+
+    /// Keeps the data directory for a person.
+    pub async fn set_aside(&self, why: String) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            volume::set_aside(&layout, &why)
+        })
+        .await
+    }
+
+    pub(crate) async fn write_disk(&self, change: impl FnOnce(&mut DiskState) + Send + 'static) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut disk = volume::load(&layout)?;
+            change(&mut disk);
+            volume::persist(&layout, &disk)
+        })
+        .await
+    }
+
+    /// Looks at the volume, and takes up which directory is there.
+    pub async fn look_at_volume(&self) -> Result<VolumeSeen> {
+        let seen = volume::look(&self.bin, self.layout()).await?;
+        self.know(seen.disk.dir.clone(), seen.disk.following);
+        Ok(seen)
+    }
+
+    /// Parameters that the engine refuses.
+    pub fn rejected(&self) -> Vec<RejectedParameter> {
+        self.wish().rejected.clone()
+    }
+
+    /// Takes up the operator's wish; what can be taken up at once is.
+    pub fn set_spec(&self, spec: &SetSpec) -> Result<()> {
+        {
+            let mut wish = self.wish();
+            let members: Vec<MemberName> = spec.members.iter().map(|m| m.name.clone()).collect();
+            if wish.members == members && wish.wanted == spec.parameters {
+                return Ok(());
+            }
+            if wish.wanted != spec.parameters {
+                wish.distrusted = None;
+            }
+            wish.members = members;
+            wish.wanted = spec.parameters.clone();
+        }
+        self.check_parameters();
+        self.reload()
+    }
+
+    /// Checks the wanted parameters against the engine's own table, if it is known already.
+    pub(crate) fn check_parameters(&self) {
+        let good = parameters::load_good(self.layout());
+        let mut wish = self.wish();
+        let wish = &mut *wish;
+        let mut checked = parameters::check(&wish.wanted, wish.catalog.as_ref());
+        if let Some(why) = &wish.distrusted {
+            parameters::distrust(&mut checked, &good, why);
+        }
+        parameters::keep_good(&mut checked, &good);
+        wish.checked = checked.apply;
+        wish.rejected = checked.rejected;
+    }
+
+    /// Writes the generated files.
+    pub(crate) fn write_files(&self) -> Result<()> {
+        let layout = self.layout();
+        let tls = tls::copy(&layout.tls, &layout.engine_tls())?;
+        let volume_bytes = volume::space(layout).map(|(_, total)| total);
+        let wish = self.wish();
+        let mut parameters = wish.checked.clone();
+        if wish.upstream.is_some() || !wish.floors.is_empty() {
+            parameters::raise(&mut parameters, &wish.floors);
+        }
+        let text = conf::render(&Conf {
+            layout,
+            major: self.bin.major,
+            member: &self.settings.member,
+            listen: &self.settings.listen,
+            port: self.settings.port,
+            tls: tls.complete,
+            locale: &self.settings.bootstrap.locale,
+            volume_bytes,
+            parameters: &parameters,
+            sync: &wish.sync,
+            upstream: wish.upstream.as_ref().zip(wish.dir.as_ref()),
+        });
+        write_whole(&layout.conf(), text.as_bytes(), 0o600)?;
+        write_whole(&layout.hba(), hba::render(wish.open).as_bytes(), 0o600)?;
+        write_whole(&layout.ident(), hba::ident(&wish.members).as_bytes(), 0o600)
+    }
+
+    /// Writes the generated files, and lets a running engine read them.
+    pub fn reload(&self) -> Result<()> {
+        self.write_files()?;
+        if let Process::Up { pid } = self.process() {
+            process::signal(pid, Signal::SIGHUP);
+        }
+        Ok(())
+    }
+
+    /// Looks whether the mounted certificates changed; if so the engine takes them up without a restart.
+    pub fn refresh_tls(&self) -> Result<bool> {
+        let copied = tls::copy(&self.layout().tls, &self.layout().engine_tls())?;
+        if copied.changed {
+            self.reload()?;
+        }
+        Ok(copied.changed)
+    }
+
+    /// Starts the engine; returns once its process exists.
+    pub async fn start(self: &Arc<Self>, how: StartAs) -> Result<()> {
+        if let Process::Up { .. } = self.process() {
+            return Err(Error::State("the engine runs already".to_owned()));
+        }
+        let pgdata = self.layout().pgdata();
+        if let Some(made_by) = volume::major(&pgdata)
+            && made_by != self.bin.major
+        {
+            return Err(Error::Permanent(format!(
+                "the data was made by PostgreSQL {made_by}, the image has {}: a major upgrade is not a change of image",
+                self.bin.major
+            )));
+        }
+        process::kill_all(pgdata.clone()).await;
+        let control = volume::control(&self.bin, &pgdata).await?;
+        let standby = matches!(how, StartAs::Standby { .. });
+        {
+            let mut wish = self.wish();
+            (wish.sync, wish.upstream) = match how {
+                StartAs::Primary { sync } => (sync, None),
+                StartAs::Standby { upstream } => (SyncNames::Nobody, upstream),
+            };
+            wish.floors = if standby { control.floors } else { BTreeMap::new() };
+            // Replicas may be read from at any time; a primary lets nobody in until it is told to.
+            wish.open = standby;
+            wish.ready = false;
+            wish.stopping = false;
+            wish.sealing = false;
+        }
+        prepare_directory(self.layout(), standby)?;
+        self.heard.forget();
+        self.check_parameters();
+        self.write_files()?;
+        self.try_out().await;
+        self.launch(&[])
+    }
+
+    /// Lets the engine itself read the configuration before it has to start with it. What it refuses as a whole is replaced by
+    /// the parameters with which it last came up.
+    async fn try_out(&self) {
+        let data = self.layout().pgdata();
+        let conf = format!("config_file={}", self.layout().conf().display());
+        let args = ["-D", &data.to_string_lossy(), "-c", &conf, "-C", "data_directory"].map(str::to_owned);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        if let Err(e) = self.bin.run("postgres", &args, Duration::from_secs(10)).await {
+            tracing::warn!("the engine refuses its configuration: {e}");
+            self.wish().distrusted = Some(e.to_string());
+            self.check_parameters();
+            if let Err(e) = self.write_files() {
+                tracing::error!("cannot write the configuration: {e}");
+            }
+        }
+    }
+
+    /// Starts the postmaster with additional arguments and watches over it.
+    pub(crate) fn launch(self: &Arc<Self>, args: &[&str]) -> Result<()> {
+        self.launch_at(&self.layout().pgdata(), args)
+    }
+
+    pub(crate) fn launch_at(self: &Arc<Self>, pgdata: &std::path::Path, args: &[&str]) -> Result<()> {
+        {
+            let mut wish = self.wish();
+            wish.started = wish.checked.clone();
+        }
+        let mut cmd = self.bin.command("postgres");
+        cmd.arg("-D")
+            .arg(pgdata)
+            .arg("-c")
+            .arg(format!("config_file={}", self.layout().conf().display()))
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A signal to the agent's own group, as from a terminal, is not for the engine.
+            .process_group(0);
+        let (mut child, noted) = process::spawn(&mut cmd, "postgres")?;
+        let Some(pid) = child.id() else {
+            return Err(Error::State("the engine ended at once".to_owned()));
+        };
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(log::forward(stderr, self.heard.clone()));
+        }
+        self.process.send_replace(Process::Up { pid });
+        let (me, pgdata) = (Arc::clone(self), pgdata.to_owned());
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            drop(noted);
+            // A postmaster that was killed leaves its children behind; they must not outlive what is reported.
+            process::kill_all(pgdata).await;
+            let clean = status.as_ref().is_ok_and(std::process::ExitStatus::success) && me.wish().stopping;
+            match status {
+                Ok(status) if clean => tracing::info!("the engine has stopped ({status})"),
+                Ok(status) => tracing::warn!("the engine has ended ({status})"),
+                Err(e) => tracing::error!("lost sight of the engine: {e}"),
+            }
+            me.ended();
+            me.process.send_replace(Process::Down { clean });
+        });
+        Ok(())
+    }
+
+    /// An engine that never answered with parameters that are new to it gets its former ones next time.
+    fn ended(&self) {
+        let good = parameters::load_good(self.layout());
+        let mut wish = self.wish();
+        if !wish.ready && !wish.stopping && good.as_ref().is_some_and(|g| *g != wish.started) {
+            let why = self
+                .heard
+                .fatal()
+                .unwrap_or_else(|| "the engine did not start with it".to_owned());
+            wish.distrusted = Some(why);
+        }
+    }
+
+    /// The engine answers: its parameters are good, and its own table of parameters can be read.
+    pub(crate) fn answered(&self) {
+        let mut wish = self.wish();
+        if !wish.ready {
+            wish.ready = true;
+            parameters::save_good(self.layout(), &wish.started);
+        }
+    }
+
+    /// Stops the engine; returns once no process of it is left. With no engine there is nothing to do.
+    pub async fn stop(&self, how: HowToStop) -> Result<()> {
+        let pgdata = self.layout().pgdata();
+        if let Process::Up { pid } = self.process() {
+            match how {
+                HowToStop::Clean => {
+                    self.wish().stopping = true;
+                    process::signal(pid, Signal::SIGINT);
+                    self.until_down().await;
+                }
+                HowToStop::Fence { kill_after_ms } => {
+                    self.wish().stopping = false;
+                    process::signal(pid, Signal::SIGQUIT);
+                    let patience = Duration::from_millis(kill_after_ms);
+                    if tokio::time::timeout(patience, self.until_down()).await.is_err() {
+                        process::signal(pid, Signal::SIGKILL);
+                        process::kill_all(pgdata.clone()).await;
+                        self.until_down().await;
+                    }
+                }
+            }
+        }
+        process::kill_all(pgdata).await;
+        Ok(())
+    }
+
+    /// Waits until the engine is down.
+    pub(crate) async fn until_down(&self) {
+        let mut watch = self.watch();
+        // The sender lives as long as `self`.
+        let _ = watch.wait_for(|p| matches!(p, Process::Down { .. })).await;
+    }
+
+    /// Opens a session as superuser on the running engine.
+    pub async fn session(&self, what: &str, deadline: Duration) -> std::result::Result<Session, Refusal> {
+        if let Process::Down { .. } = self.process() {
+            return Err(Refusal::NotYet);
+        }
+        Session::open(
+            &self.layout().socket_dir(),
+            self.settings.port,
+            "postgres",
+            what,
+            deadline,
+        )
+        .await
+    }
+}
+
+/// Runs what waits for the disk where nothing else waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::State(e.to_string()))?
+}
+
+/// Puts what decides the engine's role into the data directory, and takes out what would override the agent.
+fn prepare_directory(layout: &Layout, standby: bool) -> Result<()> {
+    let pgdata = layout.pgdata();
+    // A volume mounted with an fsGroup may have been opened for the group; PostgreSQL refuses that.
+    fs::set_permissions(&pgdata, fs::Permissions::from_mode(0o700)).map_err(file("set the mode of", &pgdata))?;
+    remove_all(&pgdata.join("recovery.signal"))?;
+    let signal = pgdata.join("standby.signal");
+    if standby {
+        crate::files::write_durable(&signal, b"", 0o600)?;
+    } else {
+        remove_all(&signal)?;
+        crate::files::sync_dir(&pgdata)?;
+    }
+    // Read after the generated file, ALTER SYSTEM's would override it.
+    write_whole(
+        &pgdata.join("postgresql.auto.conf"),
+        b"# Parameters are set in the HAReplicaSet.\n",
+        0o600,
+    )?;
+    // The socket and lock file of an engine that was killed are in the way only if another process got its number.
+    let lock = pgdata.join("postmaster.pid");
+    if let Ok(text) = fs::read_to_string(&lock)
+        && let Some(pid) = text.lines().next().and_then(|l| l.trim().parse::<u32>().ok())
+        && std::path::Path::new(&format!("/proc/{pid}")).exists()
+    {
+        remove_all(&lock)?;
+    }
+    let socket_dir = layout.socket_dir();
+    for entry in fs::read_dir(&socket_dir).map_err(file("list", &socket_dir))?.flatten() {
+        remove_all(&entry.path())?;
+    }
+    drop_trailing_markers(&pgdata)
+}
+
+/// Removes empty history files that nothing comes after. They only keep numbers for a promotion that was under way; as the
+/// newest history they would name a timeline that has no ancestor, and the engine would not start.
+fn drop_trailing_markers(pgdata: &std::path::Path) -> Result<()> {
+    let found = history::list(pgdata).map_err(file("list", pgdata.join("pg_wal")))?;
+    for (term, _) in found.iter().rev().take_while(|(_, empty)| *empty) {
+        remove_all(&history::path(pgdata, *term))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_without_a_real_history_after_them_are_removed() {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::create_dir(tmp.path().join("pg_wal")).unwrap();
+        for (n, text) in [(2, ""), (3, "1\t0/3000000\tx\n"), (4, ""), (5, "")] {
+            fs::write(history::path(tmp.path(), Term(n)), text).unwrap();
+        }
+        drop_trailing_markers(tmp.path()).unwrap();
+        assert_eq!(history::list(tmp.path()).unwrap(), [(Term(2), true), (Term(3), false)]);
+    }
+}

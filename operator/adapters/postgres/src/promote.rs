@@ -1,0 +1,100 @@
+//! Promotion to exactly the timeline that the term names.
+
+use std::time::Duration;
+
+use holdfast_core::failover::Term;
+use holdfast_core::instance::SyncNames;
+use holdfast_wire::REPLICATION_ROLE;
+
+use crate::error::{Error, Result, file};
+use crate::files::{sync_dir, write_durable};
+use crate::history;
+use crate::pg::Pg;
+use crate::replication::END_CLIENTS;
+use crate::session::within;
+
+/// A promotion replays what is left, writes one record and ends; this bounds a stalled disk.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+impl Pg {
+    /// Running standby: occupies the timelines up to `term - 1`, sets nobody as synchronous, promotes.
+    pub async fn promote(&self, term: Term) -> Result<()> {
+        let pgdata = self.layout().pgdata();
+        let (sealed, nobody) = {
+            let mut wish = self.wish();
+            wish.open = false;
+            wish.floors.clear();
+            let sealed = wish.upstream.is_none() && !wish.sealing;
+            (sealed, wish.sync == SyncNames::Nobody)
+        };
+        // Sealed members have no receiver, and standbys start with nobody as synchronous: mostly there is nothing to wait for.
+        if !sealed {
+            self.follow(None).await?;
+        }
+        if !nobody {
+            self.set_sync(SyncNames::Nobody).await?;
+        }
+        occupy(&pgdata, term)?;
+        let session = self.session("holdfast agent work", Duration::from_secs(1)).await?;
+        // Who read from the replica must not find themselves writing before the new leader may serve.
+        self.reload()?;
+        within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
+        let done: bool = within(DEADLINE, session.query_one("SELECT pg_promote(true, 100)", &[]))
+            .await?
+            .try_get(0)?;
+        if !done {
+            return Err(Error::State("the engine did not end its recovery in time".to_owned()));
+        }
+        let sql = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
+        let name: String = within(Duration::from_secs(5), session.query_one(sql, &[]))
+            .await?
+            .try_get(0)?;
+        let got = name.get(..8).and_then(|t| u32::from_str_radix(t, 16).ok());
+        if got != Some(term.0) {
+            return Err(Error::Permanent(format!(
+                "promoted to timeline {got:?} instead of {term}"
+            )));
+        }
+        // Former leaders can be rewound once a checkpoint is on the new timeline; nobody waits for it.
+        tokio::spawn(async move {
+            if let Err(e) = session.batch_execute("CHECKPOINT").await {
+                tracing::warn!("the checkpoint after promotion failed: {}", crate::error::describe(&e));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Writes empty history files for all unused timelines below `term`, so that the engine, which takes the first unused number
+/// after the newest it knows, takes `term`.
+fn occupy(pgdata: &std::path::Path, term: Term) -> Result<()> {
+    let wal = pgdata.join("pg_wal");
+    let known = history::list(pgdata).map_err(file("list", &wal))?;
+    if let Some((newer, _)) = known.iter().rev().find(|(t, _)| *t >= term) {
+        return Err(Error::Permanent(format!(
+            "timeline {newer} is known here already; term {term} cannot be written"
+        )));
+    }
+    for number in 2..term.0 {
+        if !known.iter().any(|(t, _)| t.0 == number) {
+            write_durable(&history::path(pgdata, Term(number)), b"", 0o600)?;
+        }
+    }
+    sync_dir(&wal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unused_timeline_below_the_term_is_occupied_and_a_known_one_is_never_written_again() {
+        let tmp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tmp.path().join("pg_wal")).unwrap();
+        std::fs::write(history::path(tmp.path(), Term(3)), "1\t0/3000000\tx\n").unwrap();
+        occupy(tmp.path(), Term(5)).unwrap();
+        let seen = history::list(tmp.path()).unwrap();
+        assert_eq!(seen, [(Term(2), true), (Term(3), false), (Term(4), true)]);
+        assert!(occupy(tmp.path(), Term(3)).unwrap_err().permanent());
+    }
+}

@@ -1,0 +1,199 @@
+//! A running engine's part in replication: whom it follows, who counts, which slots there are, and the gate.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_core::failover::{DirId, MemberName};
+use holdfast_core::instance::{SyncNames, Upstream};
+use holdfast_wire::REPLICATION_ROLE;
+use nix::sys::signal::Signal;
+
+use crate::conf::slot_name;
+use crate::error::{Error, Result};
+use crate::pg::Pg;
+use crate::process;
+use crate::session::{Session, within};
+
+const DEADLINE: Duration = Duration::from_millis(1000);
+
+/// Ends every client's session but those of the agent and of members.
+pub(crate) const END_CLIENTS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+     WHERE backend_type = 'client backend' AND usename NOT IN ('postgres', $1)";
+
+impl Pg {
+    /// Takes note that the WAL receiver is about to be stopped: from now on it counts as running until it is known not to.
+    pub fn begin_sealing(&self) {
+        self.wish().sealing = true;
+    }
+
+    /// Running standby: takes log from `Some`, or stops the WAL receiver and takes from nobody.
+    pub async fn follow(&self, upstream: Option<Upstream>) -> Result<()> {
+        let seal = upstream.is_none();
+        {
+            let mut wish = self.wish();
+            wish.upstream = upstream;
+            wish.sealing = seal;
+        }
+        self.heard.forget();
+        self.reload()?;
+        if seal {
+            self.stop_receiver().await?;
+            self.wish().sealing = false;
+        }
+        Ok(())
+    }
+
+    /// Ends the WAL receiver and waits until the startup process cannot start another one with the former upstream.
+    async fn stop_receiver(&self) -> Result<()> {
+        let session = self.session("holdfast seal", DEADLINE).await?;
+        let sql = "SELECT pid, backend_type FROM pg_stat_activity WHERE backend_type IN ('startup', 'walreceiver')";
+        let mut quiet = 0;
+        let mut told = false;
+        // Five looks 20 ms apart without a receiver, after the startup process itself was told to read the setting.
+        while quiet < 5 {
+            quiet += 1;
+            for row in within(DEADLINE, session.query(sql, &[])).await? {
+                let (pid, kind): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+                let Ok(pid) = u32::try_from(pid) else { continue };
+                if kind == "walreceiver" {
+                    // It flushes what it has received before it ends.
+                    process::signal(pid, Signal::SIGTERM);
+                    quiet = 0;
+                } else if !told {
+                    process::signal(pid, Signal::SIGHUP);
+                    told = true;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Running primary: changes the synchronous standbys; returns once postmaster and checkpointer have taken that up.
+    pub async fn set_sync(&self, sync: SyncNames) -> Result<()> {
+        self.wish().sync = sync.clone();
+        self.reload()?;
+        for _ in 0..250 {
+            if self.sync_taken_up().await?.as_ref() == Some(&sync) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(Error::Deadline(5000))
+    }
+
+    /// The synchronous standbys by which each commit waits from now on, if that is certain. A session's own view is no
+    /// proof: a commit waits if the checkpointer has written so into shared memory, and only a new session has what the
+    /// postmaster has.
+    pub(crate) async fn sync_taken_up(&self) -> Result<Option<SyncNames>> {
+        // Forked by the postmaster with its present setting; before that it had signalled the checkpointer.
+        let fresh = self.session("holdfast agent check", DEADLINE).await?;
+        let sql = "SELECT current_setting('synchronous_standby_names'), pid FROM pg_stat_activity \
+                   WHERE backend_type = 'checkpointer' AND wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay')";
+        let Some(row) = within(DEADLINE, fresh.query_opt(sql, &[])).await? else {
+            return Ok(None);
+        };
+        let pid: i32 = row.try_get(1)?;
+        // It sleeps where it has nothing left to take up, with no signal waiting.
+        let settled = u32::try_from(pid).is_ok_and(process::settled);
+        Ok(if settled {
+            Some(crate::sync_names::parse(row.try_get(0)?))
+        } else {
+            None
+        })
+    }
+
+    /// Running primary: ends these standbys' walsenders and waits until the processes are gone.
+    pub async fn end_walsenders(&self, dirs: &BTreeSet<DirId>) -> Result<()> {
+        let names: Vec<&str> = dirs.iter().map(|d| d.0.as_str()).collect();
+        let session = self.session("holdfast agent work", DEADLINE).await?;
+        let sql = "SELECT pid FROM pg_stat_replication WHERE application_name = ANY ($1)";
+        let before: BTreeSet<i32> = within(DEADLINE, session.query(sql, &[&names]))
+            .await?
+            .iter()
+            .map(|r| r.try_get(0))
+            .collect::<std::result::Result<_, _>>()?;
+        for round in 0.. {
+            let left: Vec<i32> = before
+                .iter()
+                .copied()
+                .filter(|p| std::path::Path::new(&format!("/proc/{p}")).exists())
+                .collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if round % 25 == 0 {
+                within(
+                    DEADLINE,
+                    session.query("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) p", &[&left]),
+                )
+                .await?;
+            }
+            if round > 250 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(Error::State("walsenders do not end".to_owned()))
+    }
+
+    /// Running primary: lets clients in, or keeps them out and ends their sessions.
+    pub async fn gate(&self, open: bool) -> Result<()> {
+        self.wish().open = open;
+        self.reload()?;
+        if open {
+            return Ok(());
+        }
+        let session = self.session("holdfast agent work", DEADLINE).await?;
+        // A client that passed the old gate while it closed shows up a moment later.
+        for _ in 0..5 {
+            within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Running primary: exactly these members' slots exist. One that lost its log is made anew; one in use by a stranger is
+    /// left for the next time.
+    pub async fn slots(&self, members: &BTreeSet<MemberName>) -> Result<()> {
+        let session = self.session("holdfast agent work", DEADLINE).await?;
+        let wanted: Vec<String> = members.iter().map(slot_name).collect();
+        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                    WHERE slot_type = 'physical' AND NOT temporary AND NOT active \
+                    AND (slot_name <> ALL ($1) OR wal_status = 'lost')";
+        within(DEADLINE, session.query(drop, &[&wanted])).await?;
+        let make = "SELECT pg_create_physical_replication_slot(w, true) FROM unnest($1::text[]) w \
+                    WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = w)";
+        within(DEADLINE, session.query(make, &[&wanted])).await?;
+        Ok(())
+    }
+
+    /// Rewinds the stopped directory to the leader's log.
+    pub async fn rewind(&self, to: &Upstream) -> Result<()> {
+        let layout = self.layout();
+        let pgdata = layout.pgdata();
+        self.write_files()?;
+        // pg_rewind first lets the engine recover in single-user mode, which refuses standby mode.
+        crate::files::remove_all(&pgdata.join("standby.signal"))?;
+        let info = crate::conf::conninfo(
+            layout,
+            &to.address,
+            self.settings.port,
+            "holdfast_rewind",
+            Some("postgres"),
+        );
+        let (dir, source) = (pgdata.to_string_lossy(), format!("--source-server={info}"));
+        let config = format!("--config-file={}", layout.conf().display());
+        let args = ["-D", &dir, &source, &config];
+        self.bin.run("pg_rewind", &args, Duration::from_secs(24 * 3600)).await?;
+        Ok(())
+    }
+}
+
+/// A standby needs none of the slots that it made as a primary; they would hold its log for ever.
+pub(crate) async fn drop_all_slots(session: &Session) -> Result<()> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+               WHERE slot_type = 'physical' AND NOT temporary AND NOT active";
+    within(DEADLINE, session.query(sql, &[])).await?;
+    Ok(())
+}
