@@ -23,4 +23,4 @@ pub mod world;
 
 pub use history::{Outcome, Runner};
 pub use ledger::Violation;
-pub use plan::{Fault, Plan};
+pub use plan::{Fault, Kept, Plan};

@@ -55,7 +55,8 @@ fn run(args: &[String]) -> ExitCode {
             if !args.iter().any(|arg| arg == "--keep-going") {
                 let small = shrink(&mut runner, &plan, mutant);
                 tell(&mut runner, &small, mutant);
-                println!("replay: holdfast-sim replay {seed}");
+                println!("replay: holdfast-sim replay {seed}; to keep it, add to operator/sim/seeds/kept.json:");
+                println!("{}", serde_json::to_string(&small).unwrap_or_default());
                 return ExitCode::FAILURE;
             }
         }

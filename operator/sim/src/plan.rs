@@ -1,11 +1,12 @@
 //! One history's plan: the set, and which faults strike when. Made from the seed alone, so that a shrunk plan replays.
 
 use holdfast_core::instance::Durability;
+use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
 
 /// Something that goes wrong, or that a user does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// SIGKILL of the engine.
     KillEngine { member: usize },
@@ -60,7 +61,7 @@ pub enum Fault {
 }
 
 /// A history's plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Seeds the world's noise.
     pub seed: u64,
@@ -78,6 +79,15 @@ pub struct Plan {
 
 /// Faults strike within this time, in milliseconds.
 pub const FAULTY: u64 = 8_000;
+
+/// A plan that failed once, shrunk, and what it showed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// What was wrong.
+    pub why: String,
+    /// The plan.
+    pub plan: Plan,
+}
 
 impl Fault {
     /// How long it lasts, in milliseconds, as far as it has an end of its own.

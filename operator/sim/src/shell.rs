@@ -171,6 +171,10 @@ impl World {
             if disk.term < self.members[m].disk.term {
                 self.violated("I3", format!("m{m}: its volume's term goes back"));
             }
+            // the identity is what the agent says it is: it goes out as `application_name`
+            if let (Some(dir), Some(id)) = (self.members[m].dir.as_mut(), &disk.dir) {
+                dir.id = id.clone();
+            }
             self.members[m].disk = disk;
         }
         let epoch = self.members[m].epoch;

@@ -1,23 +1,27 @@
 //! Every seed that ever failed, and some fresh ones.
 
-use holdfast_sim::{Plan, Runner};
+use holdfast_sim::{Kept, Plan, Runner};
 
-/// Seeds kept after they had failed: one a line in `seeds/*.txt`, what they showed after a `#`.
-fn kept() -> Vec<u64> {
-    include_str!("../seeds/kept.txt")
-        .lines()
-        .filter_map(|line| line.split('#').next()?.trim().parse().ok())
-        .collect()
-}
+/// Each kept plan runs with its own noise and with as many others, since the world's noise shifts as the world grows.
+const NOISES: u64 = 12;
 
 #[test]
-fn every_kept_seed_is_clean() {
+fn every_kept_plan_is_clean() {
+    let kept: Vec<Kept> = serde_json::from_str(include_str!("../seeds/kept.json")).unwrap();
+    assert!(!kept.is_empty());
     let mut runner = Runner::default();
-    let seeds = kept();
-    assert!(!seeds.is_empty());
-    for seed in seeds {
-        let outcome = runner.run(&Plan::new(seed), None, false);
-        assert_eq!(outcome.violation, None, "seed {seed}: run `holdfast-sim replay {seed}`");
+    for Kept { why, plan } in kept {
+        for noise in 0..NOISES {
+            let plan = Plan {
+                seed: plan.seed + noise,
+                ..plan.clone()
+            };
+            assert_eq!(
+                runner.run(&plan, None, false).violation,
+                None,
+                "once {why}; noise {noise}"
+            );
+        }
     }
 }
 
