@@ -242,6 +242,10 @@ impl World {
 
     /// A changed upstream: the old receiver ends, having flushed what it wrote.
     pub(crate) fn followed(&mut self, m: usize, epoch: u32, upstream: Option<Upstream>) {
+        let full = self.members[m].full > self.now;
+        if full && self.rng.chance(500) {
+            return self.tell_done(m, epoch, Work::Follow, false);
+        }
         if let Some(id) = self.members[m].engine.receiver.take() {
             self.conns.retain(|conn| conn.id != id);
         }
@@ -253,7 +257,7 @@ impl World {
         member.engine.diverged = None;
         let run = member.engine.epoch;
         self.push(1, Ev::Connect { m, run });
-        self.tell_done(m, epoch, Work::Follow, true);
+        self.tell_done(m, epoch, Work::Follow, !full);
     }
 
     /// A receiver connects, if the primary's history allows.
@@ -456,7 +460,12 @@ impl World {
         }
     }
 
+    /// A changed setting is in force. On a full volume it fails, sometimes after having been written.
     pub(crate) fn sync_set(&mut self, m: usize, epoch: u32, sync: SyncNames) {
+        let full = self.members[m].full > self.now;
+        if full && self.rng.chance(500) {
+            return self.tell_done(m, epoch, Work::SetSync, false);
+        }
         let engine = &mut self.members[m].engine;
         engine.sync = sync.clone();
         engine.configured = sync.clone();
@@ -474,7 +483,7 @@ impl World {
             // the checkpointer wakes everybody who waits
             self.acknowledge(m, usize::MAX);
         }
-        self.tell_done(m, epoch, Work::SetSync, true);
+        self.tell_done(m, epoch, Work::SetSync, !full);
     }
 
     /// A walsender takes a reload up: it reads the files as they are now.

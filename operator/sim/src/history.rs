@@ -34,7 +34,7 @@ pub struct Outcome {
 /// Runs histories; keeps sets that run, so that most histories need not begin with initdb.
 #[derive(Default)]
 pub struct Runner {
-    running: HashMap<(usize, u8, u16), World>,
+    running: HashMap<(usize, u8, u16, bool), World>,
 }
 
 impl Runner {
@@ -74,7 +74,9 @@ impl Runner {
             Durability::Preferred => 1,
             Durability::Async => 2,
         };
-        let key = (plan.members, durability, plan.copies);
+        // this bug is in force from the first clone on, or never
+        let named = mutant.filter(|mutant| *mutant == Mutant::IdentityIsPod);
+        let key = (plan.members, durability, plan.copies, named.is_some());
         let running = self.running.entry(key).or_insert_with(|| {
             let mut world = World::new(
                 Plan {
@@ -82,7 +84,7 @@ impl Runner {
                     faults: Vec::new(),
                     ..plan.clone()
                 },
-                None,
+                named,
             );
             world.settle();
             world

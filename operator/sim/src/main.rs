@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use holdfast_core::instance::Mutant;
-use holdfast_sim::{Plan, Runner, shrink::shrink};
+use holdfast_sim::{Kept, Plan, Runner, shrink::shrink};
 
 fn option<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
     let at = args.iter().position(|arg| arg == name)?;
@@ -70,31 +70,41 @@ fn run(args: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Looks for every deliberate bug; tells which seed showed it.
+/// Looks for every deliberate bug, or for one; tells which seed showed it, and with `--keep` the shrunk plan.
 fn hunt(args: &[String]) -> ExitCode {
-    let most = number(args, "--histories", 30_000);
-    let mut missed = 0;
-    for mutant in Mutant::ALL {
+    let (most, first) = (number(args, "--histories", 30_000), number(args, "--seed", 1));
+    let one = mutant(args);
+    let (mut missed, mut sought) = (0, 0);
+    for mutant in Mutant::ALL.into_iter().filter(|m| one.is_none_or(|one| one == *m)) {
+        sought += 1;
         let begun = Instant::now();
         let mut runner = Runner::default();
-        let found = (1..=most).find_map(|seed| {
-            let violation = runner.run(&Plan::new(seed), Some(mutant), false).violation?;
-            Some((seed, violation))
+        let found = (first..first.saturating_add(most)).find_map(|seed| {
+            let plan = Plan::new(seed);
+            let violation = runner.run(&plan, Some(mutant), false).violation?;
+            Some((plan, violation))
         });
         let took = begun.elapsed().as_secs_f64();
-        match found {
-            Some((seed, v)) => println!(
-                "{mutant:?}: found by seed {seed} in {took:.1} s: {}: {}",
-                v.invariant,
-                v.what.chars().take(110).collect::<String>()
-            ),
-            None => {
-                missed += 1;
-                println!("{mutant:?}: NOT FOUND in {most} histories ({took:.1} s)");
-            }
+        let Some((plan, violation)) = found else {
+            missed += 1;
+            println!("{mutant:?}: NOT FOUND in {most} histories ({took:.1} s)");
+            continue;
+        };
+        let what: String = violation.what.chars().take(110).collect();
+        println!(
+            "{mutant:?}: seed {}, {took:.1} s: {}: {what}",
+            plan.seed, violation.invariant
+        );
+        if args.iter().any(|arg| arg == "--keep") {
+            let plan = shrink(&mut runner, &plan, Some(mutant));
+            let kept = Kept {
+                why: format!("{mutant:?}"),
+                plan,
+            };
+            println!("{}", serde_json::to_string(&kept).unwrap_or_default());
         }
     }
-    println!("{} of {} found", Mutant::ALL.len() - missed, Mutant::ALL.len());
+    println!("{} of {sought} found", sought - missed);
     if missed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -119,7 +129,9 @@ fn main() -> ExitCode {
         }
         _ => {
             println!("holdfast-sim run [--histories N] [--seed S] [--seconds S] [--mutant NAME] [--keep-going]");
-            println!("holdfast-sim mutants [--histories N]   (built with --features mutants)");
+            println!(
+                "holdfast-sim mutants [--histories N] [--seed S] [--mutant NAME] [--keep]   (built with --features mutants)"
+            );
             println!("holdfast-sim replay SEED [--mutant NAME] [--whole]");
             ExitCode::FAILURE
         }

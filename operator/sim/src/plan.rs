@@ -151,11 +151,15 @@ impl Plan {
         let count = if style < 6 { 1 + rng.below(7) } else { 3 + rng.below(8) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for _ in 0..count {
-            let at = if rng.chance(400) {
-                // close to another one: that is where the interesting cases are
-                faults.last().map_or(0, |(t, _)| *t) + rng.below(400)
-            } else {
-                rng.below(FAULTY)
+            // Close to another one, or to its end: that is where the interesting cases are.
+            let near = faults
+                .last()
+                .filter(|_| rng.chance(500))
+                .map(|(at, fault)| (*at, fault.lasts()));
+            let at = match near {
+                Some((at, lasts)) if rng.chance(400) => (at + lasts + rng.below(1_000)).min(FAULTY),
+                Some((at, _)) => at + rng.below(400),
+                None => rng.below(FAULTY),
             };
             let fault = match style {
                 0..=5 => Plan::fault(&mut rng, members),

@@ -10,7 +10,7 @@ use crate::failover::{DirId, Lsn, Record, Rule, rule};
 use super::Why;
 use super::effect::{Effect, SyncNames};
 use super::event::{PrimarySeen, Work, WorkResult};
-use super::machine::Instance;
+use super::machine::{Instance, Run};
 use super::mutant::Mutant;
 
 /// How far a change has come.
@@ -169,6 +169,9 @@ impl Instance {
     /// A setting is in force, or walsenders are gone.
     pub(super) fn on_changed(&mut self, work: Work, result: &WorkResult) {
         let ok = matches!(result, WorkResult::Ok { .. });
+        if let (WorkResult::Failed { why, .. }, Run::Primary) = (result, &self.run) {
+            self.call_failed("changing who acknowledges", why);
+        }
         let ending = self.change.as_ref().is_some_and(|change| change.stage == Stage::End);
         match work {
             Work::SetSync => {

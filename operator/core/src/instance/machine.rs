@@ -56,8 +56,8 @@ pub struct Instance {
     pub(super) disk: DiskState,
     /// Being persisted.
     pub(super) persisting: Option<DiskState>,
-    /// The volume refused to be written: not again before this.
-    persist_after: Moment,
+    /// A call of the volume or the engine failed: nothing is tried again before this.
+    not_before: Moment,
     pub(super) register: Register,
     /// When this member last wrote the record with success.
     pub(super) confirmed_at: Option<Moment>,
@@ -109,7 +109,7 @@ impl Instance {
             volume: None,
             disk: DiskState::default(),
             persisting: None,
-            persist_after: Moment(0),
+            not_before: Moment(0),
             register: Register::default(),
             confirmed_at: None,
             engine: Engine::Down { clean: false },
@@ -226,10 +226,7 @@ impl Instance {
         self.stale = true;
         match work {
             Work::Persist => self.on_persisted(&result),
-            Work::Follow => {
-                self.following = false;
-                return self.outdate_engine();
-            }
+            Work::Follow => return self.followed(&result),
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
             _ => {}
         }
@@ -290,11 +287,7 @@ impl Instance {
         match result {
             WorkResult::Ok { .. } => self.disk = written,
             WorkResult::Failed { why, .. } => {
-                self.persist_after = self.now.plus(self.timings.backoff);
-                self.say(Why::WorkFailed {
-                    what: "writing beside the data",
-                    why: why.clone(),
-                });
+                self.call_failed("writing beside the data", why);
             }
         }
     }
@@ -322,7 +315,7 @@ impl Instance {
         let Some(record) = self.record_shared() else {
             return self.wait(Why::WaitsForRecord);
         };
-        if self.persisting.is_some() || self.now < self.persist_after {
+        if self.persisting.is_some() || self.now < self.not_before {
             return;
         }
         if self.run == Run::Down && self.busy.is_none() && !matches!(self.engine, Engine::Down { .. }) {
@@ -418,6 +411,32 @@ impl Instance {
         self.following = true;
         self.outdate_engine();
         self.out.push(Effect::Follow(upstream));
+    }
+
+    /// A changed upstream is in force, or which one is cannot be told: then it is set again.
+    fn followed(&mut self, result: &WorkResult) {
+        self.following = false;
+        self.outdate_engine();
+        if let (WorkResult::Failed { why, .. }, Run::Standby { .. }) = (result, &self.run) {
+            let unknown = Upstream {
+                member: self.me.clone(),
+                term: Term(0),
+                address: String::new(),
+            };
+            self.run = Run::Standby {
+                upstream: Some(unknown),
+            };
+            self.call_failed("changing the upstream", why);
+        }
+    }
+
+    /// A call failed that will be made again: tell, and pause.
+    pub(super) fn call_failed(&mut self, what: &'static str, why: &str) {
+        self.not_before = self.now.plus(self.timings.backoff);
+        self.say(Why::WorkFailed {
+            what,
+            why: why.to_owned(),
+        });
     }
 
     /// What the engine said of its receiver is out of date: until it says otherwise, one runs.
