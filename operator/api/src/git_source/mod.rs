@@ -133,3 +133,5 @@ pub const PRUNE_ANNOTATION: &str = "holdfast.dev/prune";
 pub const SOURCE_LABEL: &str = "holdfast.dev/source";
 /// Label on every applied object: the namespace of its GitSource.
 pub const SOURCE_NAMESPACE_LABEL: &str = "holdfast.dev/source-namespace";
+/// Annotation on every applied object: which wish was applied last, so that any process can tell without having been there.
+pub const DIGEST_ANNOTATION: &str = "holdfast.dev/digest";

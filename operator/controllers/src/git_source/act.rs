@@ -66,7 +66,7 @@ pub async fn bring_into_force(
         .as_ref()
         .map(|r| r.revision.clone())
         .or_else(|| source.status.as_ref().and_then(|s| s.applied_revision.clone()));
-    let (changed, pruned) = match plan_of(memory, spec, &reading, &BTreeSet::new()) {
+    let (changed, pruned) = match plan_of(memory, spec, &reading, &BTreeSet::new(), &memory.paused(&reading)) {
         Decision::Stay(Why::NothingNew { .. }) | Decision::Wait { .. } => (0, 0),
         Decision::Stay(why) => return Err(failed(why)),
         Decision::Do { steps, .. } => {
@@ -203,6 +203,8 @@ pub struct Change<'a> {
     kinds: Kinds,
     force: BTreeSet<ObjectKey>,
     skip: BTreeSet<ObjectKey>,
+    one_by_one: bool,
+    problems: Vec<Problem>,
 }
 
 /// What trying one object came to.
@@ -243,7 +245,20 @@ impl<'a> Change<'a> {
             kinds: Kinds::default(),
             force: BTreeSet::new(),
             skip: BTreeSet::new(),
+            one_by_one: false,
+            problems: Vec::new(),
         }
+    }
+
+    /// For objects that are each on their own, not parts of one commit: those that cannot be applied are left out.
+    pub fn one_by_one(mut self) -> Self {
+        self.one_by_one = true;
+        self
+    }
+
+    /// Those that were left out, and what was wrong with them.
+    pub fn left_out(self) -> (BTreeSet<ObjectKey>, Vec<Problem>) {
+        (self.skip, self.problems)
     }
 
     /// Performs the steps in order; returns how many objects were changed and deleted.
@@ -349,7 +364,7 @@ impl<'a> Change<'a> {
             .map(|k| k.name.clone())
             .collect();
         let mut wrong: BTreeMap<Class, Vec<Problem>> = BTreeMap::new();
-        let (mut force, mut skip) = (Vec::new(), Vec::new());
+        let (mut force, mut skip, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut tries = stream::iter(keys)
                 .map(|key| self.try_one(key, &new_namespaces))
@@ -359,6 +374,10 @@ impl<'a> Change<'a> {
                     Tried::Fine | Tried::Deferred => {}
                     Tried::Take => force.push(key),
                     Tried::Paused => skip.push(key),
+                    Tried::Wrong(_, problems) if self.one_by_one => {
+                        left_out.extend(problems);
+                        skip.push(key);
+                    }
                     Tried::Wrong(class, problems) => wrong.entry(class).or_default().extend(problems),
                 }
                 if wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS {
@@ -366,6 +385,7 @@ impl<'a> Change<'a> {
                 }
             }
         }
+        self.problems.extend(left_out);
         self.force.extend(force);
         self.skip.extend(skip);
         if wrong.is_empty() {

@@ -39,10 +39,35 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
     let applier = applier(sources, source, spec, memory)?;
     memory.watches.cover(sources, source, spec, &memory.applier, &in_force);
     let suspects = memory.watches.suspects(&memory.held);
-    if suspects.is_empty() {
+    // What an object itself says of the last apply is truer than what this process remembers.
+    for key in memory.watches.behind(&in_force) {
+        if let Some(held) = memory.held.get_mut(&key) {
+            held.digest = None;
+        }
+    }
+    let now = jiff::Timestamp::now();
+    // Left alone: by a person's wish, or because somebody keeps changing it and its turn has not come.
+    let mut paused = memory.paused(&in_force);
+    paused.extend(
+        memory
+            .fights
+            .iter()
+            .filter(|(_, f)| f.next() > now)
+            .map(|(key, _)| key.clone()),
+    );
+    // Objects that were paused while Git changed, and are no longer.
+    let behind: Vec<ObjectKey> = in_force
+        .entries
+        .iter()
+        .filter(|(key, entry)| {
+            !paused.contains(*key) && memory.held.get(*key).is_some_and(|h| h.digest != Some(entry.digest))
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    if suspects.is_empty() && behind.is_empty() {
+        memory.live_problems.clear();
         return Ok(());
     }
-    let paused = memory.paused(&in_force);
     let keys: Vec<ObjectKey> = suspects
         .iter()
         .map(|s| s.key.clone())
@@ -50,7 +75,6 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
         .collect();
     let contents = read::load(sources.folder(source), &in_force, keys.clone(), spec, sources.kinds()).await?;
 
-    let now = jiff::Timestamp::now();
     let mut drifted: BTreeMap<ObjectKey, (String, String)> = BTreeMap::new();
     for suspect in suspects.into_iter().filter(|s| keys.contains(&s.key)) {
         let key = suspect.key;
@@ -64,9 +88,6 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
             memory.watches.settled(&key);
             continue;
         }
-        if memory.fights.get(&key).is_some_and(|f| f.next() > now) {
-            continue;
-        }
         // What a watch saw is old news by now: look again before anything is written.
         let Some(facts) = sources.kinds().get(&loaded.manifest.api_version, &key.kind) else {
             continue;
@@ -74,9 +95,9 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
         match applier.get(&key, &loaded.manifest.api_version, &facts).await {
             Answer::Done(live) => {
                 let fields = owned::drifted(&loaded.manifest.value, &live, &spec.manager);
-                let seen = memory.watches.note(&key, &live, &spec.manager);
                 match fields.first() {
                     None => {
+                        let seen = memory.watches.note(&key, &live, &spec.manager);
                         if let Some(held) = memory.held.get_mut(&key) {
                             held.owned = seen;
                         }
@@ -99,21 +120,27 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
             }
         }
     }
-    if drifted.is_empty() {
+    if drifted.is_empty() && behind.is_empty() {
         return Ok(());
     }
     let keys: BTreeSet<ObjectKey> = drifted.keys().cloned().collect();
-    if let Decision::Do { steps, .. } = plan_of(memory, spec, &in_force, &keys) {
-        let outcome = Change::new(sources, source, spec, applier, in_force, contents)
-            .run(memory, steps)
-            .await;
+    if let Decision::Do { steps, .. } = plan_of(memory, spec, &in_force, &keys, &paused) {
+        // One object that cannot be put back must not keep the others from it.
+        let mut change = Change::new(sources, source, spec, applier, in_force, contents).one_by_one();
+        let outcome = change.run(memory, steps).await;
         memory.underway = None;
-        match outcome {
-            Ok(_) => memory.live_problems.clear(),
-            Err(verdict) => {
-                memory.live_problems = verdict.problems;
-                return Err(verdict.why);
+        let (left_out, problems) = change.left_out();
+        memory.live_problems = problems;
+        for key in &left_out {
+            memory.fights.entry(key.clone()).or_default().put_back(now);
+        }
+        drifted.retain(|key, _| !left_out.contains(key));
+        if let Err(verdict) = outcome {
+            for key in drifted.keys().chain(&behind) {
+                memory.fights.entry(key.clone()).or_default().put_back(now);
             }
+            memory.live_problems.extend(verdict.problems);
+            return Err(verdict.why);
         }
     }
     for (n, (key, (field, manager))) in drifted.into_iter().enumerate() {

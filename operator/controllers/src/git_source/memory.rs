@@ -49,6 +49,11 @@ pub struct Memory {
     failures: u32,
     jitter: f64,
     spec_changed: bool,
+    /// A webhook asks for a poll.
+    pub asked: bool,
+    /// How often the newest commit was refused, and when it is tried again.
+    refusals: u32,
+    retry: Option<Timestamp>,
     /// The Secret's content, and when it was read.
     pub credentials: Option<(Instant, Credentials)>,
     /// What failed before any commit was in hand.
@@ -71,6 +76,8 @@ pub struct Memory {
     pub held: BTreeMap<ObjectKey, Held>,
     /// Put-backs per object.
     pub fights: BTreeMap<ObjectKey, Fight>,
+    /// Why drift could not be put back.
+    pub live_failure: Option<Why>,
     /// Problems with live objects.
     pub live_problems: Vec<Problem>,
     /// Live objects.
@@ -98,40 +105,65 @@ impl Memory {
         }
     }
 
-    pub fn poll_view(&self, spec: &Spec, asked: bool) -> poll::View {
+    pub fn poll_view(&self, spec: &Spec, now: Timestamp) -> poll::View {
         poll::View {
             suspended: spec.suspended,
             last: self.last,
-            asked: asked || self.spec_changed,
+            asked: self.asked || self.spec_changed || self.retry_is_due(now),
             failures: self.failures,
             interval: spec.interval,
             jitter: self.jitter,
         }
     }
 
+    /// A poll ended: counts failures in a row.
     pub fn polled(&mut self, now: Timestamp) {
         self.last = Some(now);
         self.spec_changed = false;
+        self.asked = false;
         self.jitter = rand::random_range(0.0..1.0);
-    }
-
-    /// Whether the spec changed since the last poll: then the same commit is judged again.
-    pub fn is_respecified(&self) -> bool {
-        self.spec_changed
-    }
-
-    /// Counts what went wrong in a row.
-    pub fn settle(&mut self) {
-        if self.failure.is_some() || self.verdict.is_some() {
-            self.failures = self.failures.saturating_add(1);
+        self.failures = if self.failure.is_some() {
+            self.failures.saturating_add(1)
         } else {
-            self.failures = 0;
+            0
+        };
+    }
+
+    /// A commit was not taken: remembers why, and when it is tried again.
+    pub fn refuse(&mut self, verdict: Verdict, now: Timestamp) {
+        let again = self.verdict.as_ref().is_some_and(|v| v.revision == verdict.revision);
+        self.refusals = if again { self.refusals.saturating_add(1) } else { 1 };
+        self.retry = Some(poll::retry(now, self.refusals));
+        self.verdict = Some(verdict);
+    }
+
+    /// The newest commit is in force.
+    pub fn accept(&mut self) {
+        self.verdict = None;
+        self.refusals = 0;
+        self.retry = None;
+    }
+
+    /// Whether the refused commit is due to be tried again.
+    pub fn retry_is_due(&self, now: Timestamp) -> bool {
+        self.retry.is_some_and(|at| now >= at)
+    }
+
+    /// The commit that needs nothing when the ref still stands there.
+    pub fn settled(&self, now: Timestamp) -> Option<String> {
+        if self.spec_changed || self.retry_is_due(now) {
+            return None;
+        }
+        match (&self.verdict, &self.in_force) {
+            (Some(verdict), _) => Some(verdict.revision.clone()),
+            (None, Some(in_force)) => Some(in_force.revision.clone()),
+            (None, None) => None,
         }
     }
 
     /// How long until something is due by itself.
     pub fn next(&self, spec: &Spec, now: Timestamp) -> Duration {
-        let poll = match poll::decide(&self.poll_view(spec, false), now) {
+        let poll = match poll::decide(&self.poll_view(spec, now), now) {
             holdfast_core::plan::Decision::Wait { until, .. } => {
                 Duration::try_from(until.duration_since(now)).unwrap_or_default()
             }
@@ -143,7 +175,11 @@ impl Memory {
             .values()
             .filter(|f| f.is_on())
             .map(|f| Duration::try_from(f.next().duration_since(now)).unwrap_or(Duration::from_secs(1)));
+        let retry = self
+            .retry
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         fights
+            .chain(retry)
             .chain([poll])
             .min()
             .unwrap_or(poll)
@@ -210,6 +246,9 @@ impl Memory {
         if self.in_force.is_none() {
             return (None, 0);
         }
+        if let Some(why) = &self.live_failure {
+            return (Some(why.clone()), 0);
+        }
         if let Some(message) = self.watches.trouble() {
             return (Some(Why::Forbidden { message }), 0);
         }
@@ -227,6 +266,13 @@ impl Memory {
                 None => waiting.push(format!("{key}: not there")),
             }
         }
+        failed.extend(self.live_problems.iter().map(|p| {
+            format!(
+                "{} cannot be put back: {}",
+                p.object.as_deref().unwrap_or("an object"),
+                p.message
+            )
+        }));
         let unhealthy = failed.len() + waiting.len();
         let why = match (failed.first(), waiting.first()) {
             (Some(first), _) => Why::Unhealthy {

@@ -203,18 +203,13 @@ async fn reconcile(guard: Arc<DeserializeGuard<GitSource>>, sources: Arc<Sources
     };
     let memory = sources.memory(&key);
     let mut memory = memory.lock().await;
-    let asked = sources.asked.lock().is_ok_and(|mut asked| asked.remove(&key));
-    let action = pipeline(&sources, source, &mut memory, asked).await?;
+    memory.asked |= sources.asked.lock().is_ok_and(|mut asked| asked.remove(&key));
+    let action = pipeline(&sources, source, &mut memory).await?;
     Ok(action)
 }
 
 /// One source, once: poll if it is due, read what is new, heal or apply, and say so.
-async fn pipeline(
-    sources: &Arc<Sources>,
-    source: &GitSource,
-    memory: &mut Memory,
-    asked: bool,
-) -> Result<Action, Error> {
+async fn pipeline(sources: &Arc<Sources>, source: &GitSource, memory: &mut Memory) -> Result<Action, Error> {
     let now = jiff::Timestamp::now();
     memory.begin(source);
     let spec = match Spec::new(source) {
@@ -240,50 +235,34 @@ async fn pipeline(
 
     let mut entry = None;
     let mut candidate = None;
-    match holdfast_core::source::poll::decide(&memory.poll_view(&spec, asked), now) {
-        Decision::Do { .. } => {
-            memory.failure = None;
-            match poll::poll(sources, source, &spec, memory).await {
-                Ok(found) => candidate = found,
-                Err(why) => memory.failure = Some(why),
-            }
-            memory.polled(jiff::Timestamp::now());
+    let due = holdfast_core::source::poll::decide(&memory.poll_view(&spec, now), now);
+    if matches!(due, Decision::Do { .. }) {
+        memory.failure = None;
+        match poll::poll(sources, source, &spec, memory).await {
+            Ok(found) => candidate = found,
+            Err(why) => memory.failure = Some(why),
         }
-        // Asked too soon after the last poll: keep the wish.
-        Decision::Wait { .. } if asked => sources.asked_later(source),
-        _ => {}
+        memory.polled(jiff::Timestamp::now());
     }
-
     if let Some(revision) = candidate {
         match act::bring_into_force(sources, source, &spec, memory, &revision).await {
             Ok(applied) => {
-                memory.verdict = None;
+                memory.accept();
                 entry = applied;
             }
-            Err(verdict) => memory.verdict = Some(*verdict),
+            Err(verdict) => memory.refuse(*verdict, jiff::Timestamp::now()),
         }
     }
-    if memory.in_force.is_some()
-        && let Err(why) = live::heal(sources, source, &spec, memory).await
-    {
+    memory.live_failure = live::heal(sources, source, &spec, memory).await.err();
+    if let Some(why) = &memory.live_failure {
         tracing::warn!(source = %source.name_any(), %why, "drift was not put back");
-        memory.failure.get_or_insert(why);
     }
-    memory.settle();
     let facts = Facts {
         entry,
         ..memory.facts(source, Some(&spec))
     };
     write(sources, source, memory, facts, now).await?;
     Ok(Action::requeue(memory.next(&spec, jiff::Timestamp::now()).min(RESYNC)))
-}
-
-impl Sources {
-    fn asked_later(&self, source: &GitSource) {
-        if let Ok(mut asked) = self.asked.lock() {
-            asked.insert((source.namespace().unwrap_or_default(), source.name_any()));
-        }
-    }
 }
 
 /// Writes the status when it says something new, and tells people about what is wrong.
@@ -338,6 +317,7 @@ fn plan_of(
     spec: &Spec,
     wanted: &read::Reading,
     drifted: &BTreeSet<holdfast_core::source::ObjectKey>,
+    paused: &BTreeSet<holdfast_core::source::ObjectKey>,
 ) -> Decision<plan::Step, Why> {
     let digests: BTreeMap<_, _> = wanted
         .entries
@@ -355,7 +335,7 @@ fn plan_of(
         held: &held,
         orphans: &memory.orphans(),
         drifted,
-        paused: &memory.paused(wanted),
+        paused,
         prune: &spec.prune,
     })
 }

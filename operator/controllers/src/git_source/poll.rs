@@ -36,12 +36,8 @@ pub async fn poll(
         .as_ref()
         .map(|r| r.revision.clone())
         .or_else(|| source.status.as_ref().and_then(|s| s.applied_revision.clone()));
-    // In force and known here: `ls-remote` alone can say that nothing moved.
-    let settled = memory
-        .in_force
-        .as_ref()
-        .filter(|_| memory.verdict.is_none() && !memory.is_respecified())
-        .map(|r| r.revision.clone());
+    // Judged before, and nothing to do for it: `ls-remote` alone can say that nothing moved.
+    let settled = memory.settled(jiff::Timestamp::now());
     let offer = match ask(sources, source, spec, access, applied.clone(), settled).await {
         Ok(offer) => offer,
         Err(why) => {
@@ -60,11 +56,12 @@ pub async fn poll(
             Ok(Some(offer.revision))
         }
         Err(why) => {
-            memory.verdict = Some(Verdict {
+            let verdict = Verdict {
                 revision: offer.revision,
                 why,
                 problems: Vec::new(),
-            });
+            };
+            memory.refuse(verdict, jiff::Timestamp::now());
             Ok(None)
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use futures::StreamExt;
 use holdfast_api::{
     GitSource,
-    git_source::{SOURCE_LABEL, SOURCE_NAMESPACE_LABEL},
+    git_source::{DIGEST_ANNOTATION, SOURCE_LABEL, SOURCE_NAMESPACE_LABEL},
 };
 use holdfast_core::source::{
     Digest, ObjectKey,
@@ -42,6 +42,8 @@ struct Seen {
     health: Health,
     paused: bool,
     gone: bool,
+    /// The digest that the object says was applied last.
+    applied: Option<String>,
 }
 
 /// An object that may have drifted.
@@ -191,6 +193,25 @@ impl Watches {
             .collect()
     }
 
+    /// Objects that say that another wish than `reading`'s was applied last: they were paused, or another process had begun
+    /// something else. What our own requests returned is not asked.
+    pub fn behind(&self, reading: &Reading) -> Vec<ObjectKey> {
+        let Ok(shared) = self.shared.lock() else {
+            return Vec::new();
+        };
+        let other = |key: &ObjectKey, digest: Digest| {
+            shared.objects.get(key).is_some_and(|seen| {
+                !seen.gone && seen.managed.is_some() && seen.applied.as_ref().is_some_and(|a| *a != digest.to_string())
+            })
+        };
+        reading
+            .entries
+            .iter()
+            .filter(|(key, entry)| other(key, entry.digest))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
     /// Objects that a person has paused by annotation.
     pub fn paused(&self) -> Vec<ObjectKey> {
         self.shared
@@ -246,6 +267,7 @@ fn seen(live: &Value, manager: &str) -> Seen {
         health: health::of(live),
         paused: asks_for_pause(annotation(live, PAUSE)),
         gone: false,
+        applied: annotation(live, DIGEST_ANNOTATION).map(str::to_owned),
     }
 }
 
@@ -344,9 +366,13 @@ fn take_in(shared: &Mutex<Shared>, key: &ObjectKey, object: DynamicObject, scope
     let Ok(mut shared) = shared.lock() else { return false };
     match shared.objects.get_mut(key) {
         Some(old) => {
-            let changed = old.owned != new.owned || old.health != new.health || old.paused != new.paused || old.gone;
+            let changed = old.applied != new.applied
+                || old.owned != new.owned
+                || old.health != new.health
+                || old.paused != new.paused
+                || old.gone;
             // What our own request returned, or what was judged, is no suspect again.
-            let managed = if old.owned == new.owned && old.managed.is_none() {
+            let managed = if old.owned == new.owned && old.applied == new.applied && old.managed.is_none() {
                 None
             } else {
                 new.managed.clone()

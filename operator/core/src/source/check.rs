@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_api::git_source::{Allow, SOURCE_LABEL, SOURCE_NAMESPACE_LABEL, default_kinds};
+use holdfast_api::git_source::{Allow, DIGEST_ANNOTATION, SOURCE_LABEL, SOURCE_NAMESPACE_LABEL, default_kinds};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -189,9 +189,19 @@ pub fn check(
         namespace,
         name: name.to_owned(),
     };
-    let value = ready(&document.value, &key, policy).map_err(|(field, message)| at(&field, None, message))?;
+    let mut value = ready(&document.value, &key, policy).map_err(|(field, message)| at(&field, None, message))?;
+    let digest = Digest::of(&value);
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if !annotations.is_object() {
+            *annotations = json!({});
+        }
+        if let Value::Object(annotations) = annotations {
+            annotations.insert(DIGEST_ANNOTATION.into(), json!(digest.to_string()));
+        }
+    }
     Ok(Manifest {
-        digest: Digest::of(&value),
+        digest,
         api_version: api_version.to_owned(),
         value,
         origin: Origin {

@@ -60,6 +60,13 @@ impl Digest {
     }
 }
 
+impl fmt::Display for Digest {
+    /// The first 16 hexadecimal digits: it tells one wish from the last, and need not resist anybody.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// An object as Git wants it: checked, placed in its namespace, labelled with its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
@@ -71,7 +78,7 @@ pub struct Manifest {
     pub value: Value,
     /// Where it was written.
     pub origin: Origin,
-    /// Digest of `value`.
+    /// Digest of `value`, before it was annotated with this digest.
     pub digest: Digest,
 }
 

@@ -14,7 +14,7 @@ pub struct View {
     pub last: Option<Timestamp>,
     /// A webhook or a changed spec asks for a poll at once.
     pub asked: bool,
-    /// Polls and applications that failed in a row.
+    /// Polls that failed in a row.
     pub failures: u32,
     /// `spec.interval`.
     pub interval: SignedDuration,
@@ -61,18 +61,24 @@ pub fn decide(view: &View, now: Timestamp) -> Decision<Step, Why> {
     }
 }
 
-/// The pause after the last poll. After failures it starts at 2 s and doubles up to the interval, and for intervals below
-/// five minutes up to five minutes: a source that fails must not press harder than one that works.
+/// The pause after the last poll. After failures it starts at 2 s and doubles up to the interval, or a minute where the
+/// interval is shorter: a source that fails must not press harder than one that works.
 fn pause(view: &View) -> SignedDuration {
     let base = match view.failures {
         0 => view.interval,
-        n => {
-            let grown = SignedDuration::from_secs(1_i64 << n.clamp(1, 12));
-            grown.min(view.interval.max(SignedDuration::from_mins(5)))
-        }
+        n => SignedDuration::from_secs(1_i64 << n.clamp(1, 12)).min(view.interval.max(SignedDuration::from_mins(1))),
     };
     // Up to 10 % later, never earlier: the interval is what people asked for at most.
     base + SignedDuration::try_from_secs_f64(base.as_secs_f64() * 0.1 * view.jitter.clamp(0.0, 1.0)).unwrap_or_default()
+}
+
+/// When a commit that was not taken is tried again, although it is the same: the cluster may have changed. Newer commits
+/// do not wait for this. From 2 s, doubling to 5 minutes.
+pub fn retry(last: Timestamp, failures: u32) -> Timestamp {
+    after(
+        last,
+        SignedDuration::from_secs(1_i64 << failures.clamp(1, 12)).min(SignedDuration::from_mins(5)),
+    )
 }
 
 fn after(instant: Timestamp, pause: SignedDuration) -> Timestamp {
@@ -130,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_back_off_to_five_minutes() {
+    fn failures_back_off() {
         let wait = |failures| {
             pause(&View {
                 failures,
@@ -139,7 +145,9 @@ mod tests {
             })
             .as_secs()
         };
-        assert_eq!([1, 2, 3, 8, 9, 4_000_000].map(wait), [2, 4, 8, 256, 300, 300]);
+        assert_eq!([1, 2, 3, 8, 9, 4_000_000].map(wait), [2, 4, 8, 60, 60, 60]);
+        let tried = |failures| retry(Timestamp::UNIX_EPOCH, failures).as_second();
+        assert_eq!([1, 2, 9, 99].map(tried), [2, 4, 300, 300]);
     }
 
     #[test]

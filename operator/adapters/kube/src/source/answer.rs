@@ -42,11 +42,42 @@ pub fn read(error: &kube::Error) -> Answer {
         409 if !conflicts.is_empty() => Answer::Conflict(conflicts),
         403 => Answer::Forbidden(message),
         404 => Answer::Missing(message),
+        // The server calls it its own failure when a value's type does not fit the schema.
+        500 if message.contains(MISTYPED) => Answer::Invalid(vec![mistyped(&message)]),
         400 | 422 => Answer::Invalid(problems(
             causes.iter().map(|c| (c.field.as_str(), c.message.as_str())),
             &message,
         )),
         _ => Answer::Failed(message),
+    }
+}
+
+const MISTYPED: &str = "failed to create typed patch object";
+
+/// `failed to create typed patch object (a/b; /v1, Kind=ConfigMap): .data.n: expected string, got &value.valueUnstructured{Value:5}`
+fn mistyped(message: &str) -> Problem {
+    let mut rest = message.split_once("): ").map_or(message, |(_, rest)| rest);
+    let mut field = None;
+    if let Some((path, text)) = rest.split_once(": ")
+        && let Some(path) = path.strip_prefix('.')
+    {
+        field = Some(path.to_owned());
+        rest = text;
+    }
+    let value = rest
+        .split_once("Value:")
+        .map(|(_, v)| clip(v.trim_end_matches('}').to_owned(), 128));
+    let expected = rest.strip_prefix("expected ").and_then(|e| e.split(',').next());
+    let message = match expected {
+        Some("string") => "expected text: put the value in quotes".to_owned(),
+        Some(expected) => format!("expected {expected}"),
+        None => rest.to_owned(),
+    };
+    Problem {
+        field,
+        value,
+        message,
+        ..Problem::default()
     }
 }
 
@@ -156,6 +187,15 @@ mod tests {
         ));
         let Answer::Invalid(problems) = a else { panic!("{a:?}") };
         assert_eq!(problems[0].field.as_deref(), Some("spec.member"));
+        let text = "failed to create typed patch object (civil/c; /v1, Kind=ConfigMap): .data.n: expected string, got &value.valueUnstructured{Value:5}";
+        let Answer::Invalid(problems) = read(&error(500, text, &[])) else {
+            panic!()
+        };
+        assert_eq!(
+            (problems[0].field.as_deref(), problems[0].value.as_deref()),
+            (Some("data.n"), Some("5"))
+        );
+        assert!(problems[0].message.contains("quotes"));
         assert!(matches!(read(&error(403, "no", &[])), Answer::Forbidden(_)));
         assert!(matches!(read(&error(503, "no", &[])), Answer::Failed(_)));
     }
