@@ -46,7 +46,7 @@ impl HttpsServer {
         RepositoryUrl {
             scheme: Scheme::Https,
             user: None,
-            host: "localhost".into(),
+            host: "127.0.0.1".into(),
             port: Some(self.port),
             path: path.into(),
         }
@@ -66,7 +66,7 @@ pub fn certificates() -> (String, Arc<ServerConfig>) {
     let ca = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+    let certificate = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])
         .unwrap()
         .signed_by(&key, &issuer)
         .unwrap();
@@ -120,7 +120,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, bare: &PathBuf, port: u16
     let stream = stream.get_mut();
     if let Some(rest) = target.strip_prefix("/moved.git") {
         let answer = format!(
-            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/repo.git{rest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "HTTP/1.1 302 Found\r\nLocation: https://localhost:{port}/repo.git{rest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
         return stream.write_all(answer.as_bytes()).ok();
     }
