@@ -1,8 +1,9 @@
 //! `POST /hook/<namespace>/<name>`: the Git server says that something was pushed. The payload is believed in nothing: a
-//! good signature makes the source poll, and the poll decides.
+//! good signature makes the source poll, and the poll decides. So a replayed request does no harm: it is one `ls-remote`, and no
+//! more than one a second, whoever asks.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -30,8 +31,6 @@ const SECRET_FOR: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 10_000;
 /// Look-ups of unknown sources per second, from everybody together: strangers must not make API requests without end.
 const LOOKUPS_PER_SECOND: u32 = 10;
-/// Deliveries remembered against replay.
-const DELIVERIES: usize = 1_000;
 
 /// When a source was asked about, and its shared secret, if it has one.
 type Token = (Instant, Option<Vec<u8>>);
@@ -41,7 +40,6 @@ type Token = (Instant, Option<Vec<u8>>);
 pub(super) struct Secrets {
     tokens: Mutex<BTreeMap<(String, String), Token>>,
     lookups: Mutex<Option<(Instant, u32)>>,
-    deliveries: Mutex<VecDeque<[u8; 32]>>,
 }
 
 /// The receiver, to be served on a port of its own, behind TLS of an Ingress or Gateway.
@@ -71,9 +69,6 @@ async fn receive(
     };
     if !genuine(&token, &body, &signature) {
         return REFUSED;
-    }
-    if sources.webhooks.is_replay(&signature) {
-        return StatusCode::ACCEPTED;
     }
     sources.poll_now(&namespace, &name);
     StatusCode::ACCEPTED
@@ -180,19 +175,160 @@ impl Secrets {
             }
         }
     }
+}
 
-    /// The same signed body twice is a replay, or a redelivery of what was polled for already; the interval covers both.
-    fn is_replay(&self, signature: &[u8; 32]) -> bool {
-        let Ok(mut deliveries) = self.deliveries.lock() else {
-            return false;
-        };
-        if deliveries.contains(signature) {
-            return true;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git_source::Settings;
+    use axum::body::Body;
+    use http::{Request, Response};
+    use kube::{Client, Config, client::Body as KubeBody};
+    use serde_json::json;
+    use tower::ServiceExt;
+
+    const NAMESPACE: &str = "civil";
+
+    /// An API server that knows one source with a webhook, and counts requests.
+    fn sources(requests: Arc<Mutex<Vec<String>>>) -> Arc<Sources> {
+        let service = tower::service_fn(move |request: Request<KubeBody>| {
+            let path = request.uri().path().to_owned();
+            requests.lock().unwrap().push(path.clone());
+            async move {
+                let (status, body) = match path.as_str() {
+                    "/apis/holdfast.dev/v1alpha1/namespaces/civil/gitsources/hooked" => (200, source(true)),
+                    "/apis/holdfast.dev/v1alpha1/namespaces/civil/gitsources/plain" => (200, source(false)),
+                    "/api/v1/namespaces/civil/secrets/hook" => (
+                        200,
+                        json!({"metadata": {"name": "hook"}, "data": {"token": "c2VzYW1l"}}),
+                    ),
+                    _ => (
+                        404,
+                        json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "no", "code": 404}),
+                    ),
+                };
+                Ok::<_, std::convert::Infallible>(
+                    Response::builder()
+                        .status(status)
+                        .body(KubeBody::from(body.to_string().into_bytes()))
+                        .unwrap(),
+                )
+            }
+        });
+        let client = Client::new(service, NAMESPACE);
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        Sources::new(
+            client,
+            config,
+            Settings {
+                cache: "/nonexistent".into(),
+                namespace: None,
+            },
+        )
+    }
+
+    fn source(hook: bool) -> serde_json::Value {
+        let mut spec =
+            json!({"url": "https://git.example.org/a.git", "ref": {"branch": "main"}, "serviceAccountName": "a"});
+        if hook {
+            spec["webhook"] = json!({"secretRef": {"name": "hook"}});
         }
-        if deliveries.len() >= DELIVERIES {
-            deliveries.pop_front();
+        json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "GitSource", "metadata": {"name": "x", "namespace": "civil"}, "spec": spec})
+    }
+
+    fn sign(body: &str) -> String {
+        let mac = Hmac::<Sha256>::new_from_slice(b"sesame")
+            .unwrap()
+            .chain_update(body.as_bytes())
+            .finalize()
+            .into_bytes();
+        format!("sha256={}", mac.iter().map(|b| format!("{b:02x}")).collect::<String>())
+    }
+
+    async fn post(sources: &Arc<Sources>, path: &str, header: Option<(&str, String)>, body: &str) -> u16 {
+        let mut request = Request::post(path);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
-        deliveries.push_back(*signature);
-        false
+        router(Arc::clone(sources))
+            .oneshot(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    }
+
+    fn was_asked(sources: &Sources) -> bool {
+        !std::mem::take(&mut *sources.asked.lock().unwrap()).is_empty()
+    }
+
+    #[tokio::test]
+    async fn a_signed_push_asks_for_a_poll() {
+        let sources = sources(Arc::default());
+        for (header, body) in [("X-Hub-Signature-256", "{}"), ("X-Holdfast-Signature", "pushed")] {
+            assert_eq!(
+                post(&sources, "/hook/civil/hooked", Some((header, sign(body))), body).await,
+                202
+            );
+            assert!(was_asked(&sources), "{header}");
+        }
+    }
+
+    #[tokio::test]
+    async fn strangers_learn_nothing_and_ask_for_nothing() {
+        let sources = sources(Arc::default());
+        let good = || Some(("X-Hub-Signature-256", sign("{}")));
+        for (path, header, body) in [
+            ("/hook/civil/hooked", None, "{}"),
+            ("/hook/civil/hooked", Some(("X-Hub-Signature-256", sign("other"))), "{}"),
+            (
+                "/hook/civil/hooked",
+                Some(("X-Hub-Signature-256", "sha256=zz".to_owned())),
+                "{}",
+            ),
+            ("/hook/civil/plain", good(), "{}"),
+            ("/hook/civil/absent", good(), "{}"),
+            ("/hook/..%2f..%2fsecrets/x", good(), "{}"),
+        ] {
+            assert_eq!(post(&sources, path, header, body).await, 401, "{path}");
+            assert!(!was_asked(&sources), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_huge_body_is_refused_before_it_is_read() {
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let sources = sources(Arc::clone(&requests));
+        let huge = "x".repeat(BODY + 1);
+        assert_eq!(
+            post(
+                &sources,
+                "/hook/civil/hooked",
+                Some(("X-Hub-Signature-256", sign(&huge))),
+                &huge
+            )
+            .await,
+            413
+        );
+        assert!(requests.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn strangers_cannot_make_api_requests_without_end() {
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let sources = sources(Arc::clone(&requests));
+        let mut refused = 0;
+        for n in 0..50 {
+            let status = post(
+                &sources,
+                &format!("/hook/civil/guess-{n}"),
+                Some(("X-Hub-Signature-256", sign("{}"))),
+                "{}",
+            )
+            .await;
+            refused += u32::from(status == 429);
+        }
+        assert!(refused >= 30, "{refused}");
+        assert!(requests.lock().unwrap().len() <= 20);
     }
 }

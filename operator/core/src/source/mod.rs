@@ -21,6 +21,8 @@ pub mod prune;
 pub mod redact;
 pub mod report;
 pub mod revision;
+#[cfg(test)]
+mod tests;
 pub mod url;
 mod why;
 pub mod yaml;
