@@ -162,6 +162,7 @@ fn policy() -> Policy {
     Policy::new("civil", "civil", &Allow::default())
 }
 
+#[allow(clippy::result_large_err)]
 fn checked(text: &str) -> Result<super::Manifest, super::Problem> {
     let documents = yaml::parse("dir/a.yaml", text.as_bytes()).map_err(|p| *p)?;
     check("dir/a.yaml", text, &documents[0], &policy(), &Kinds::default()).map_err(|p| *p)
