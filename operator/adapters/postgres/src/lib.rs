@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod catalog;
 pub mod clone;
 pub mod conf;
+mod configure;
 pub mod control;
 pub mod error;
 pub mod files;

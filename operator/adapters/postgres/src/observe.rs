@@ -133,6 +133,24 @@ impl Observer {
         if let Ok(row) = within(DEADLINE, session.query_one(sql, &[])).await {
             self.pending_restart = row.try_get(0).unwrap_or_default();
         }
+        self.look_for_refused().await;
+    }
+
+    /// Values that only the engine itself can judge, and that it did not take up. The file's own parameters that need a
+    /// restart are told as errors too; they are not.
+    async fn look_for_refused(&mut self) {
+        let Some(session) = &self.session else { return };
+        let told = self.pg.wish().checked.clone();
+        let sql = "SELECT coalesce(array_agg(lower(f.name)), '{}') FROM pg_file_settings f \
+                   WHERE f.name IS NOT NULL AND f.error IS NOT NULL AND NOT EXISTS \
+                   (SELECT FROM pg_settings s WHERE lower(s.name) = lower(f.name) AND s.context = 'postmaster')";
+        let Ok(row) = within(DEADLINE, session.query_one(sql, &[])).await else {
+            return;
+        };
+        let errors: Vec<String> = row.try_get(0).unwrap_or_default();
+        if let Err(e) = self.pg.reloaded(&told, &errors.into_iter().collect()) {
+            tracing::warn!("cannot take refused parameters back: {e}");
+        }
     }
 
     async fn ask_primary(&mut self, session: &Session) -> Result<Engine> {

@@ -47,37 +47,95 @@ pub fn check(wanted: &BTreeMap<String, String>, catalog: Option<&Catalog>) -> Ch
     checked
 }
 
-/// A rejected parameter keeps the value with which the engine last came up.
-pub fn keep_good(checked: &mut Checked, good: &Option<BTreeMap<String, String>>) {
-    let Some(good) = good else { return };
-    for r in &checked.rejected {
-        let name = r.name.to_ascii_lowercase();
-        if managed::reason(&name).is_none()
-            && let Some(value) = good.get(&name)
+/// What is known of the wanted parameters and of those before them.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// As the user wrote them.
+    pub wanted: &'a BTreeMap<String, String>,
+    /// The engine's own table, once it was read.
+    pub catalog: Option<&'a Catalog>,
+    /// What was decided last time.
+    pub before: &'a BTreeMap<String, String>,
+    /// What the engine is known to come up with.
+    pub good: &'a BTreeMap<String, String>,
+    /// What the running engine refused to take up.
+    pub refused: &'a BTreeMap<String, String>,
+    /// Why the engine did not come up with what it did not have before.
+    pub distrusted: Option<&'a str>,
+}
+
+/// What the engine gets: each wanted value that nothing speaks against; in place of the others, the last good ones.
+pub fn settle(known: &Known) -> Checked {
+    let mut checked = check(known.wanted, known.catalog);
+    let last = check(known.before, known.catalog).apply;
+    let refused = |name: &str, value: &str| known.refused.get(name).is_some_and(|v| v == value);
+    for name in lower_names(&checked.rejected) {
+        let value = last.get(&name).filter(|value| !refused(&name, value));
+        if let Some(value) = value
+            .or(known.good.get(&name))
+            .filter(|_| managed::reason(&name).is_none())
         {
             checked.apply.insert(name, value.clone());
         }
     }
+    take_back(
+        &mut checked,
+        known.good,
+        "the engine refuses it; its log says why",
+        refused,
+    );
+    if let Some(why) = known.distrusted {
+        let new = |name: &str, value: &str| known.good.get(name).is_none_or(|good| good != value);
+        take_back(
+            &mut checked,
+            known.good,
+            &format!("the engine does not start: {why}"),
+            new,
+        );
+    }
+    checked
 }
 
-/// The engine did not come up: every value that it did not have before is refused.
-pub fn distrust(checked: &mut Checked, good: &Option<BTreeMap<String, String>>, why: &str) {
-    let none = BTreeMap::new();
-    let good = good.as_ref().unwrap_or(&none);
-    let new: Vec<String> = checked
-        .apply
-        .iter()
-        .filter(|(k, v)| good.get(*k) != Some(*v))
-        .map(|(k, _)| k.clone())
-        .collect();
-    for name in new {
-        let value = checked.apply.remove(&name).unwrap_or_default();
-        checked.rejected.push(RejectedParameter {
-            name,
-            value,
-            why: format!("the engine does not start: {why}"),
-        });
+/// Puts good values in the place of bad ones.
+fn take_back(checked: &mut Checked, good: &BTreeMap<String, String>, why: &str, bad: impl Fn(&str, &str) -> bool) {
+    for (name, value) in std::mem::take(&mut checked.apply) {
+        if !bad(&name, &value) {
+            checked.apply.insert(name, value);
+            continue;
+        }
+        if let Some(value) = good.get(&name).filter(|g| **g != value) {
+            checked.apply.insert(name.clone(), value.clone());
+        }
+        // What was put in the place of a rejected value is not itself the user's.
+        if !lower_names(&checked.rejected).contains(&name) {
+            checked.rejected.push(RejectedParameter {
+                name,
+                value,
+                why: why.to_owned(),
+            });
+        }
     }
+}
+
+fn lower_names(rejected: &[RejectedParameter]) -> Vec<String> {
+    rejected.iter().map(|r| r.name.to_ascii_lowercase()).collect()
+}
+
+/// What a running engine runs with: of the parameters that need a restart those that it was started with, of the others
+/// those that it was last told.
+pub fn in_force(
+    started: &BTreeMap<String, String>,
+    told: &BTreeMap<String, String>,
+    catalog: Option<&Catalog>,
+) -> BTreeMap<String, String> {
+    let at_start = |name: &str| {
+        catalog
+            .and_then(|c| c.0.get(name))
+            .is_none_or(|row| row.context == "postmaster")
+    };
+    let kept = started.iter().filter(|(name, _)| at_start(name));
+    let taken_up = told.iter().filter(|(name, _)| !at_start(name));
+    kept.chain(taken_up).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 /// Raises those that a standby must not be below.
@@ -354,21 +412,78 @@ mod tests {
         says("nonsense_of_mine", "1", "no such parameter");
     }
 
-    #[test]
-    fn a_refused_value_leaves_the_last_good_one_in_force_and_one_that_stopped_a_start_is_refused() {
-        let good = Some([("work_mem".to_owned(), "8MB".to_owned())].into());
-        let wanted = [("work_mem".to_owned(), "lots".to_owned())].into();
-        let mut checked = check(&wanted, Some(&catalog()));
-        keep_good(&mut checked, &good);
-        assert_eq!(checked.apply.get("work_mem").unwrap(), "8MB");
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
 
-        let wanted = [("work_mem", "8MB"), ("shared_buffers", "900GB")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into();
-        let mut checked = check(&wanted, Some(&catalog()));
-        distrust(&mut checked, &good, "could not map anonymous shared memory");
-        assert_eq!(checked.apply.keys().collect::<Vec<_>>(), ["work_mem"]);
-        assert!(checked.rejected[0].why.contains("could not map"));
+    #[test]
+    fn a_refused_value_leaves_the_last_good_one_in_force() {
+        let (catalog, empty) = (catalog(), BTreeMap::new());
+        let (wanted, before, good) = (
+            map(&[("Work_mem", "lots")]),
+            map(&[("work_mem", "16MB")]),
+            map(&[("work_mem", "8MB")]),
+        );
+        let known = Known {
+            wanted: &wanted,
+            catalog: Some(&catalog),
+            before: &before,
+            good: &good,
+            refused: &empty,
+            distrusted: None,
+        };
+        let now = settle(&known);
+        assert_eq!(now.apply, before, "what was in force a moment ago stays");
+        assert_eq!(now.rejected.len(), 1);
+        let now = settle(&Known {
+            before: &empty,
+            ..known
+        });
+        assert_eq!(
+            now.apply, good,
+            "after a restart of the agent: what the engine last ran with"
+        );
+        let now = settle(&Known {
+            refused: &before,
+            ..known
+        });
+        assert_eq!(now.apply, good, "what the engine refused is not what stays");
+        let wanted = before.clone();
+        let now = settle(&Known {
+            wanted: &wanted,
+            refused: &before,
+            ..known
+        });
+        assert_eq!(now.apply, good, "a value that only the engine itself can judge");
+        assert!(now.rejected[0].why.contains("refuses"));
+    }
+
+    #[test]
+    fn new_values_with_which_the_engine_does_not_start_are_taken_back() {
+        let (catalog, empty) = (catalog(), BTreeMap::new());
+        let wanted = map(&[("work_mem", "8MB"), ("shared_buffers", "900GB")]);
+        let good = map(&[("work_mem", "8MB"), ("shared_buffers", "1GB")]);
+        let now = settle(&Known {
+            wanted: &wanted,
+            catalog: Some(&catalog),
+            before: &wanted,
+            good: &good,
+            refused: &empty,
+            distrusted: Some("could not map anonymous shared memory"),
+        });
+        assert_eq!(now.apply, good);
+        assert_eq!(now.rejected[0].name, "shared_buffers");
+        assert!(now.rejected[0].why.contains("could not map"));
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_not_in_force() {
+        let mut catalog = catalog();
+        catalog.0.get_mut("shared_buffers").unwrap().context = "postmaster".into();
+        let started = map(&[("shared_buffers", "1GB"), ("work_mem", "4MB")]);
+        let told = map(&[("shared_buffers", "2GB"), ("jit", "off")]);
+        let now = in_force(&started, &told, Some(&catalog));
+        assert_eq!(now, map(&[("shared_buffers", "1GB"), ("jit", "off")]));
     }
 
     #[test]

@@ -8,21 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::failover::{DirId, MemberName, Term};
-use holdfast_core::instance::{DiskState, HowToStop, SetSpec, StartAs, SyncNames, Upstream, VolumeSeen};
+use holdfast_core::instance::{DiskState, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen};
 use holdfast_wire::{Bootstrap, RejectedParameter};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use crate::binaries::Binaries;
 use crate::catalog::Catalog;
-use crate::conf::{self, Conf};
 use crate::error::{Error, Result, file};
 use crate::files::{remove_all, write_whole};
 use crate::layout::Layout;
 use crate::log::{self, Heard};
-use crate::parameters;
 use crate::session::{Refusal, Session};
-use crate::{hba, history, process, tls, volume};
+use crate::{history, process, volume};
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -65,6 +63,8 @@ pub(crate) struct Wish {
     pub rejected: Vec<RejectedParameter>,
     /// The engine did not come up with `wanted`: why.
     pub distrusted: Option<String>,
+    /// What the running engine itself refused when it was told to reload, by name.
+    pub refused: BTreeMap<String, String>,
     /// What the running process was started with.
     pub started: BTreeMap<String, String>,
     /// The process answered at least once.
@@ -187,89 +187,6 @@ impl Pg {
         Ok(seen)
     }
 
-    /// Parameters that the engine refuses.
-    pub fn rejected(&self) -> Vec<RejectedParameter> {
-        self.wish().rejected.clone()
-    }
-
-    /// Takes up the operator's wish; what can be taken up at once is.
-    pub fn set_spec(&self, spec: &SetSpec) -> Result<()> {
-        {
-            let mut wish = self.wish();
-            let members: Vec<MemberName> = spec.members.iter().map(|m| m.name.clone()).collect();
-            if wish.members == members && wish.wanted == spec.parameters {
-                return Ok(());
-            }
-            if wish.wanted != spec.parameters {
-                wish.distrusted = None;
-            }
-            wish.members = members;
-            wish.wanted = spec.parameters.clone();
-        }
-        self.check_parameters();
-        self.reload()
-    }
-
-    /// Checks the wanted parameters against the engine's own table, if it is known already.
-    pub(crate) fn check_parameters(&self) {
-        let good = parameters::load_good(self.layout());
-        let mut wish = self.wish();
-        let wish = &mut *wish;
-        let mut checked = parameters::check(&wish.wanted, wish.catalog.as_ref());
-        if let Some(why) = &wish.distrusted {
-            parameters::distrust(&mut checked, &good, why);
-        }
-        parameters::keep_good(&mut checked, &good);
-        wish.checked = checked.apply;
-        wish.rejected = checked.rejected;
-    }
-
-    /// Writes the generated files.
-    pub(crate) fn write_files(&self) -> Result<()> {
-        let layout = self.layout();
-        let tls = tls::copy(&layout.tls, &layout.engine_tls())?;
-        let volume_bytes = volume::space(layout).map(|(_, total)| total);
-        let wish = self.wish();
-        let mut parameters = wish.checked.clone();
-        if wish.upstream.is_some() || !wish.floors.is_empty() {
-            parameters::raise(&mut parameters, &wish.floors);
-        }
-        let text = conf::render(&Conf {
-            layout,
-            major: self.bin.major,
-            member: &self.settings.member,
-            listen: &self.settings.listen,
-            port: self.settings.port,
-            tls: tls.complete,
-            locale: &self.settings.bootstrap.locale,
-            volume_bytes,
-            parameters: &parameters,
-            sync: &wish.sync,
-            upstream: wish.upstream.as_ref().zip(wish.dir.as_ref()),
-        });
-        write_whole(&layout.conf(), text.as_bytes(), 0o600)?;
-        write_whole(&layout.hba(), hba::render(wish.open).as_bytes(), 0o600)?;
-        write_whole(&layout.ident(), hba::ident(&wish.members).as_bytes(), 0o600)
-    }
-
-    /// Writes the generated files, and lets a running engine read them.
-    pub fn reload(&self) -> Result<()> {
-        self.write_files()?;
-        if let Process::Up { pid } = self.process() {
-            process::signal(pid, Signal::SIGHUP);
-        }
-        Ok(())
-    }
-
-    /// Looks whether the mounted certificates changed; if so the engine takes them up without a restart.
-    pub fn refresh_tls(&self) -> Result<bool> {
-        let copied = tls::copy(&self.layout().tls, &self.layout().engine_tls())?;
-        if copied.changed {
-            self.reload()?;
-        }
-        Ok(copied.changed)
-    }
-
     /// Starts the engine; returns once its process exists.
     pub async fn start(self: &Arc<Self>, how: StartAs) -> Result<()> {
         if let Process::Up { .. } = self.process() {
@@ -306,23 +223,6 @@ impl Pg {
         self.write_files()?;
         self.try_out().await;
         self.launch(&[])
-    }
-
-    /// Lets the engine itself read the configuration before it has to start with it. What it refuses as a whole is replaced by
-    /// the parameters with which it last came up.
-    async fn try_out(&self) {
-        let data = self.layout().pgdata();
-        let conf = format!("config_file={}", self.layout().conf().display());
-        let args = ["-D", &data.to_string_lossy(), "-c", &conf, "-C", "data_directory"].map(str::to_owned);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        if let Err(e) = self.bin.run("postgres", &args, Duration::from_secs(10)).await {
-            tracing::warn!("the engine refuses its configuration: {e}");
-            self.wish().distrusted = Some(e.to_string());
-            self.check_parameters();
-            if let Err(e) = self.write_files() {
-                tracing::error!("cannot write the configuration: {e}");
-            }
-        }
     }
 
     /// Starts the postmaster with additional arguments and watches over it.
@@ -369,28 +269,6 @@ impl Pg {
             me.process.send_replace(Process::Down { clean });
         });
         Ok(())
-    }
-
-    /// An engine that never answered with parameters that are new to it gets its former ones next time.
-    fn ended(&self) {
-        let good = parameters::load_good(self.layout());
-        let mut wish = self.wish();
-        if !wish.ready && !wish.stopping && good.as_ref().is_some_and(|g| *g != wish.started) {
-            let why = self
-                .heard
-                .fatal()
-                .unwrap_or_else(|| "the engine did not start with it".to_owned());
-            wish.distrusted = Some(why);
-        }
-    }
-
-    /// The engine answers: its parameters are good, and its own table of parameters can be read.
-    pub(crate) fn answered(&self) {
-        let mut wish = self.wish();
-        if !wish.ready {
-            wish.ready = true;
-            parameters::save_good(self.layout(), &wish.started);
-        }
     }
 
     /// Stops the engine; returns once no process of it is left. With no engine there is nothing to do.
