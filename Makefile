@@ -29,6 +29,7 @@ test-fast: ## Without a cluster; under a minute warm
 test-e2e: image ## The promises, on the bed
 	cargo build -q -p holdfast-bed
 	cargo test -p holdfast-e2e --test promises -- --ignored --test-threads=$(E2E_THREADS)
+	cargo test -p holdfast-e2e --test gitops -- --ignored --test-threads=$(E2E_THREADS)
 	# Not yet seen to pass on an idle machine, so not asked for here: make test-api-away
 	cargo test -p holdfast-e2e --test faults -- --ignored --test-threads=1 --nocapture --skip an_api_server_that_is_away
 

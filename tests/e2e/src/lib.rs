@@ -1,10 +1,15 @@
 //! The house: a bed with Holdfast installed on it by Helm, as a user would.
 
 pub mod house;
+pub mod repo;
+pub mod requests;
 pub mod set;
+pub mod source;
 pub mod sql;
 pub mod writers;
 
 pub use house::House;
+pub use repo::Repo;
 pub use set::Set;
+pub use source::Source;
 pub use writers::Writers;
