@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the assertion")]
 
 mod commits;
+mod diff;
 mod drift;
 mod guards;
 #[path = "../promises/support.rs"]
