@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the assertion")]
 
+mod bad_inputs;
 mod commits;
 mod diff;
 mod drift;
