@@ -11,7 +11,6 @@ use holdfast_ledger::{Attempt, Outage, Outcome, Row, Violation, judge, outages};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::set::Set;
 use crate::sql::Access;
 
 /// A client that hears nothing for this long gives the row up as unknown and connects anew: what a careful application's
@@ -50,9 +49,8 @@ impl Verdict {
 }
 
 impl Writers {
-    /// Makes the table and starts `clients` clients on the set's `-rw` Service.
-    pub fn start(set: &Set<'_>, clients: u32) -> Result<Writers> {
-        let access = Access::to(set, "rw")?;
+    /// Makes the table and starts `clients` clients that write to whoever leads.
+    pub fn start(access: Access, clients: u32) -> Result<Writers> {
         access.query(
             "create table if not exists ledger(id bigserial primary key, client int not null, number bigint not null); truncate ledger",
         )?;

@@ -10,6 +10,8 @@ mod commits;
 mod diff;
 mod drift;
 mod guards;
+#[path = "../promises/one_house.rs"]
+mod one_house;
 #[path = "../promises/support.rs"]
 mod support;
 mod trust;
