@@ -24,6 +24,8 @@ pub struct Request {
     pub code: u64,
     /// When the server was done with it, in seconds since 1970.
     pub done: f64,
+    /// Whether it has ended; a watch is written down when it begins, too.
+    pub ended: bool,
 }
 
 /// A place in the log.
@@ -46,6 +48,19 @@ impl House {
     /// What the operator has asked since, but for its own leader election and the ends of long watches, which begin again
     /// every few minutes whatever happens.
     pub fn requests_since(&self, mark: Mark) -> Result<Vec<Request>> {
+        let mut found = self.everything_since(mark)?;
+        found.retain(|r| r.verb != "watch");
+        Ok(found)
+    }
+
+    /// Watches of the operator that have ended since.
+    pub fn ended_watches_since(&self, mark: Mark) -> Result<Vec<Request>> {
+        let mut found = self.everything_since(mark)?;
+        found.retain(|r| r.verb == "watch" && r.ended);
+        Ok(found)
+    }
+
+    fn everything_since(&self, mark: Mark) -> Result<Vec<Request>> {
         let mut file = std::fs::File::open(self.bed.audit_log()?)?;
         file.seek(SeekFrom::Start(mark.0))?;
         let mut lines = String::new();
@@ -56,10 +71,7 @@ impl House {
         for line in lines.split_inclusive('\n').filter(|l| l.ends_with('\n')) {
             let event: Value = serde_json::from_str(line)?;
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            if text("/user/username").starts_with(&system)
-                && text("/objectRef/resource") != "leases"
-                && text("/verb") != "watch"
-            {
+            if text("/user/username").starts_with(&system) && text("/objectRef/resource") != "leases" {
                 found.push(Request {
                     verb: text("/verb").into(),
                     uri: text("/requestURI").into(),
@@ -68,6 +80,7 @@ impl House {
                         .pointer("/responseStatus/code")
                         .and_then(Value::as_u64)
                         .unwrap_or(0),
+                    ended: text("/stage") == "ResponseComplete",
                     done: text("/stageTimestamp")
                         .parse::<jiff::Timestamp>()?
                         .as_duration()

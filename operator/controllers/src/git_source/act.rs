@@ -59,6 +59,7 @@ pub async fn bring_into_force(
     .await;
     memory.cache = cache;
     let (reading, fresh) = outcome?;
+    let reading = Arc::new(reading);
     remember_digests(memory, &reading, source);
 
     let before = memory
@@ -70,7 +71,7 @@ pub async fn bring_into_force(
         Decision::Stay(Why::NothingNew { .. }) | Decision::Wait { .. } => (0, 0),
         Decision::Stay(why) => return Err(failed(why)),
         Decision::Do { steps, .. } => {
-            let mut change = Change::new(sources, source, spec, applier, reading.clone(), fresh);
+            let mut change = Change::new(sources, source, spec, applier, Arc::clone(&reading), fresh);
             change.run(memory, steps).await?
         }
     };
@@ -147,7 +148,7 @@ async fn recall(
         {
             memory.cache = cache;
             remember_digests(memory, &reading, source);
-            memory.in_force = Some(reading);
+            memory.in_force = Some(Arc::new(reading));
         }
     }
     Ok(())
@@ -196,7 +197,7 @@ pub struct Change<'a> {
     source: &'a GitSource,
     spec: &'a Spec,
     applier: Applier,
-    reading: Reading,
+    reading: Arc<Reading>,
     contents: HashMap<ObjectKey, Loaded>,
     /// What was applied before, for fields that others changed since.
     before: HashMap<ObjectKey, Loaded>,
@@ -231,7 +232,7 @@ impl<'a> Change<'a> {
         source: &'a GitSource,
         spec: &'a Spec,
         applier: Applier,
-        reading: Reading,
+        reading: Arc<Reading>,
         contents: HashMap<ObjectKey, Loaded>,
     ) -> Self {
         Change {
@@ -285,7 +286,7 @@ impl<'a> Change<'a> {
                 }
                 Step::Apply(keys) => {
                     // From here on there is only forward: part of this commit is in the cluster.
-                    memory.underway = Some(self.reading.clone());
+                    memory.underway = Some(Arc::clone(&self.reading));
                     changed += self.apply_all(memory, keys).await?;
                 }
                 Step::Prune(keys) => pruned += self.prune_all(memory, keys).await?,
@@ -333,29 +334,41 @@ impl<'a> Change<'a> {
             })
     }
 
-    /// Content that is not in hand yet, of this revision and of the one before.
-    async fn load(&mut self, memory: &Memory, keys: &[ObjectKey]) -> Result<(), Box<Verdict>> {
+    /// Content that is not in hand yet.
+    async fn load(&mut self, keys: &[ObjectKey]) -> Result<(), Box<Verdict>> {
         let missing: Vec<ObjectKey> = keys
             .iter()
             .filter(|k| !self.contents.contains_key(*k))
             .cloned()
             .collect();
         let folder = self.sources.folder(self.source);
-        let found = read::load(folder.clone(), &self.reading, missing, self.spec, self.kinds.clone())
+        let found = read::load(folder, &self.reading, missing, self.spec, self.kinds.clone())
             .await
             .map_err(|why| self.refuse(why))?;
         self.contents.extend(found);
+        Ok(())
+    }
+
+    /// What was applied of these before.
+    async fn load_before(&mut self, memory: &Memory, keys: &[ObjectKey]) {
         if let Some(in_force) = &memory.in_force {
             let held: Vec<ObjectKey> = keys.iter().filter(|k| memory.held.contains_key(*k)).cloned().collect();
+            let folder = self.sources.folder(self.source);
             self.before = read::load(folder, in_force, held, self.spec, self.kinds.clone())
                 .await
                 .unwrap_or_default();
         }
-        Ok(())
+    }
+
+    /// Of many objects only some have their content in hand at a time.
+    fn let_go(&mut self, of: usize) {
+        if of > read::HELD {
+            self.contents = HashMap::new();
+        }
+        self.before = HashMap::new();
     }
 
     async fn try_all(&mut self, memory: &Memory, keys: Vec<ObjectKey>) -> Result<(), Box<Verdict>> {
-        self.load(memory, &keys).await?;
         let new_namespaces: BTreeSet<String> = self
             .reading
             .entries
@@ -364,10 +377,32 @@ impl<'a> Change<'a> {
             .map(|k| k.name.clone())
             .collect();
         let mut wrong: BTreeMap<Class, Vec<Problem>> = BTreeMap::new();
+        for some in keys.chunks(read::HELD) {
+            self.load(some).await?;
+            self.load_before(memory, some).await;
+            self.try_some(some, &new_namespaces, &mut wrong).await;
+            self.let_go(keys.len());
+            if is_enough(&wrong) {
+                break;
+            }
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(self.sum_up(wrong))
+        }
+    }
+
+    async fn try_some(
+        &mut self,
+        keys: &[ObjectKey],
+        new_namespaces: &BTreeSet<String>,
+        wrong: &mut BTreeMap<Class, Vec<Problem>>,
+    ) {
         let (mut force, mut skip, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         {
-            let mut tries = stream::iter(keys)
-                .map(|key| self.try_one(key, &new_namespaces))
+            let mut tries = stream::iter(keys.to_vec())
+                .map(|key| self.try_one(key, new_namespaces))
                 .buffer_unordered(AT_ONCE);
             while let Some((key, tried)) = tries.next().await {
                 match tried {
@@ -380,7 +415,7 @@ impl<'a> Change<'a> {
                     }
                     Tried::Wrong(class, problems) => wrong.entry(class).or_default().extend(problems),
                 }
-                if wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS {
+                if is_enough(wrong) {
                     break;
                 }
             }
@@ -388,11 +423,6 @@ impl<'a> Change<'a> {
         self.problems.extend(left_out);
         self.force.extend(force);
         self.skip.extend(skip);
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(self.sum_up(wrong))
-        }
     }
 
     async fn try_one(&self, key: ObjectKey, new_namespaces: &BTreeSet<String>) -> (ObjectKey, Tried) {
@@ -475,14 +505,19 @@ impl<'a> Change<'a> {
 
     async fn apply_all(&mut self, memory: &mut Memory, keys: Vec<ObjectKey>) -> Result<usize, Box<Verdict>> {
         let keys: Vec<ObjectKey> = keys.into_iter().filter(|k| !self.skip.contains(k)).collect();
-        let changed = self.send_all(memory, &keys).await?;
-        let definitions: Vec<&Loaded> = keys
-            .iter()
+        let mut changed = 0;
+        for some in keys.chunks(read::HELD) {
+            self.load(some).await?;
+            changed += self.send_some(memory, some).await?;
+            self.let_go(keys.len());
+        }
+        let definitions: Vec<ObjectKey> = keys
+            .into_iter()
             .filter(|k| k.kind == "CustomResourceDefinition")
-            .filter_map(|k| self.contents.get(k))
             .collect();
         if !definitions.is_empty() {
-            for definition in definitions {
+            self.load(&definitions).await?;
+            for definition in definitions.iter().filter_map(|k| self.contents.get(k)) {
                 self.wait_for_definition(definition).await?;
             }
             self.kinds = self
@@ -494,7 +529,7 @@ impl<'a> Change<'a> {
         Ok(changed)
     }
 
-    async fn send_all(&self, memory: &mut Memory, keys: &[ObjectKey]) -> Result<usize, Box<Verdict>> {
+    async fn send_some(&self, memory: &mut Memory, keys: &[ObjectKey]) -> Result<usize, Box<Verdict>> {
         let mut wrong: BTreeMap<Class, Vec<Problem>> = BTreeMap::new();
         let mut changed = 0;
         let mut sent = stream::iter(keys.to_vec())
@@ -526,7 +561,7 @@ impl<'a> Change<'a> {
                 }
                 None => {}
             }
-            if wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS {
+            if is_enough(&wrong) {
                 break;
             }
         }
@@ -629,6 +664,10 @@ impl<'a> Change<'a> {
         };
         verdict(&self.reading.revision, why, problems)
     }
+}
+
+fn is_enough(wrong: &BTreeMap<Class, Vec<Problem>>) -> bool {
+    wrong.values().map(Vec::len).sum::<usize>() >= ENOUGH_PROBLEMS
 }
 
 /// Problems of one object, with file and line.

@@ -1,7 +1,7 @@
 //! Drift: what somebody changed is put back as in Git, with an Event that names field and manager.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -19,6 +19,7 @@ use super::{
     memory::Memory,
     plan_of, read,
     spec::Spec,
+    watch::Suspect,
 };
 
 /// Events of one round of put-backs; the rest is in the log.
@@ -65,55 +66,56 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
         memory.live_problems.clear();
         return Ok(());
     }
-    let keys: Vec<ObjectKey> = suspects
-        .iter()
-        .map(|s| s.key.clone())
-        .filter(|k| in_force.entries.contains_key(k) && !paused.contains(k))
+    let suspects: Vec<Suspect> = suspects
+        .into_iter()
+        .filter(|s| in_force.entries.contains_key(&s.key) && !paused.contains(&s.key))
         .collect();
-    let contents = read::load(sources.folder(source), &in_force, keys.clone(), spec, sources.kinds()).await?;
-
     let mut drifted: BTreeMap<ObjectKey, (String, String)> = BTreeMap::new();
-    for suspect in suspects.into_iter().filter(|s| keys.contains(&s.key)) {
-        let key = suspect.key;
-        let Some(loaded) = contents.get(&key) else { continue };
-        if let Some(live) = &suspect.live
-            && owned::drifted(&loaded.manifest.value, live, &spec.manager).is_empty()
-        {
-            if let Some(held) = memory.held.get_mut(&key) {
-                held.owned = suspect.owned;
+    for some in suspects.chunks(read::HELD) {
+        let keys = some.iter().map(|s| s.key.clone()).collect();
+        let contents = read::load(sources.folder(source), &in_force, keys, spec, sources.kinds()).await?;
+        for suspect in some {
+            let key = suspect.key.clone();
+            let Some(loaded) = contents.get(&key) else { continue };
+            if let Some(live) = &suspect.live()
+                && owned::drifted(&loaded.manifest.value, live, &spec.manager).is_empty()
+            {
+                if let Some(held) = memory.held.get_mut(&key) {
+                    held.owned = suspect.owned;
+                }
+                memory.watches.settled(&key);
+                continue;
             }
-            memory.watches.settled(&key);
-            continue;
-        }
-        // What a watch saw is old news by now: look again before anything is written.
-        let Some(facts) = sources.kinds().get(&loaded.manifest.api_version, &key.kind) else {
-            continue;
-        };
-        match applier.get(&key, &loaded.manifest.api_version, &facts).await {
-            Answer::Done(live) => {
-                let fields = owned::drifted(&loaded.manifest.value, &live, &spec.manager);
-                match fields.first() {
-                    None => {
-                        let seen = memory.watches.note(&key, &live, &spec.manager);
-                        if let Some(held) = memory.held.get_mut(&key) {
-                            held.owned = seen;
+            // What a watch saw is old news by now: look again before anything is written.
+            let Some(facts) = sources.kinds().get(&loaded.manifest.api_version, &key.kind) else {
+                continue;
+            };
+            match applier.get(&key, &loaded.manifest.api_version, &facts).await {
+                Answer::Done(live) => {
+                    let fields = owned::drifted(&loaded.manifest.value, &live, &spec.manager);
+                    match fields.first() {
+                        None => {
+                            let seen = memory.watches.note(&key, &live, &spec.manager);
+                            if let Some(held) = memory.held.get_mut(&key) {
+                                held.owned = seen;
+                            }
+                        }
+                        Some(field) => {
+                            let manager = owned::owner(&live, field, &spec.manager)
+                                .unwrap_or_else(|| "somebody who removed it".into());
+                            drifted.insert(key, (field.clone(), manager));
                         }
                     }
-                    Some(field) => {
-                        let manager = owned::owner(&live, field, &spec.manager)
-                            .unwrap_or_else(|| "somebody who removed it".into());
-                        drifted.insert(key, (field.clone(), manager));
-                    }
                 }
-            }
-            Answer::Missing(_) => {
-                drifted.insert(key, ("the object".into(), "somebody who deleted it".into()));
-            }
-            Answer::Forbidden(message) => return Err(Why::Forbidden { message }),
-            other => {
-                return Err(Why::ApiFailed {
-                    message: format!("{key} cannot be looked at: {other:?}"),
-                });
+                Answer::Missing(_) => {
+                    drifted.insert(key, ("the object".into(), "somebody who deleted it".into()));
+                }
+                Answer::Forbidden(message) => return Err(Why::Forbidden { message }),
+                other => {
+                    return Err(Why::ApiFailed {
+                        message: format!("{key} cannot be looked at: {other:?}"),
+                    });
+                }
             }
         }
     }
@@ -123,7 +125,7 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
     let keys: BTreeSet<ObjectKey> = drifted.keys().cloned().collect();
     if let Decision::Do { steps, .. } = plan_of(memory, spec, &in_force, &keys, &paused) {
         // One object that cannot be put back must not keep the others from it.
-        let mut change = Change::new(sources, source, spec, applier, in_force, contents).one_by_one();
+        let mut change = Change::new(sources, source, spec, applier, in_force, HashMap::new()).one_by_one();
         let outcome = change.run(memory, steps).await;
         memory.underway = None;
         let (left_out, problems) = change.left_out();

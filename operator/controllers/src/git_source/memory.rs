@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -65,9 +66,9 @@ pub struct Memory {
     /// The newest commit is not in force.
     pub verdict: Option<Verdict>,
     /// What is in force, as read from Git.
-    pub in_force: Option<Reading>,
+    pub in_force: Option<Arc<Reading>>,
     /// What is being brought into force: once its first object is applied there is no way back but forward.
-    pub underway: Option<Reading>,
+    pub underway: Option<Arc<Reading>>,
     /// Parsed files, by their content's id.
     pub cache: Cache,
     /// What was applied, as written down.
@@ -103,6 +104,11 @@ impl Memory {
             self.applier = None;
             self.failures = 0;
         }
+    }
+
+    /// Whose memory this is.
+    pub fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
     }
 
     pub fn poll_view(&self, spec: &Spec, now: Timestamp) -> poll::View {

@@ -121,9 +121,19 @@ impl Sources {
         }
     }
 
+    /// A source is gone: its watches end, and its copy of the repository goes. What it applied stays.
     fn forget(&self, key: &Key) {
-        if let Ok(mut memories) = self.memories.lock() {
-            memories.remove(key);
+        let memory = self.memories.lock().ok().and_then(|mut m| m.remove(key));
+        if let Some(memory) = memory {
+            let cache = self.settings.cache.clone();
+            tokio::spawn(async move {
+                let mut memory = memory.lock().await;
+                memory.watches.stop();
+                if let Some(uid) = memory.uid() {
+                    // Not there, or taken away with the Pod: both are as well.
+                    let _ = tokio::fs::remove_dir_all(cache.join(uid)).await;
+                }
+            });
         }
     }
 
@@ -158,13 +168,18 @@ pub async fn run(sources: Arc<Sources>, stop: CancellationToken) {
         .with_config(ControllerConfig::default().debounce(Duration::from_millis(20)))
         .reconcile_on(UnboundedReceiverStream::new(woken))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, on_error, sources)
-        .for_each(|result| async move {
+        .run(reconcile, on_error, Arc::clone(&sources))
+        .for_each(|result| {
+            // Without a finalizer a deleted object is simply not there any more: nothing else tells of it.
+            if let Err(kube::runtime::controller::Error::ObjectNotFound(object)) = &result {
+                sources.forget(&(object.namespace.clone().unwrap_or_default(), object.name.clone()));
+            }
             match result {
                 Ok((object, _)) => tracing::debug!(%object, "reconciled"),
                 Err(kube::runtime::controller::Error::ObjectNotFound(object)) => tracing::debug!(%object, "gone"),
                 Err(error) => tracing::warn!(%error, "reconcile failed"),
             }
+            std::future::ready(())
         })
         .await;
 }

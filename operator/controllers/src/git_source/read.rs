@@ -54,21 +54,31 @@ type Items = Arc<Vec<(ObjectKey, Entry)>>;
 #[derive(Default)]
 pub struct Cache(HashMap<(String, String), Items>);
 
-/// A file that is not in the cache, parsed but not yet checked.
+/// Objects whose content is held at the same time: as JSON one takes some 5 KiB, and a source may have very many.
+pub const HELD: usize = 1_000;
+/// Bytes of files whose content is held between parsing and checking; those beyond it are parsed twice.
+const HELD_BYTES: usize = 2 * 1024 * 1024;
+
+/// The text of a file and what it says.
+type Content = (Arc<str>, Vec<Document>);
+
+/// A file that is not in the cache, parsed but not yet checked; without its content where that would be too much.
 struct Parsed {
     file: File,
-    text: Arc<str>,
-    documents: Vec<Document>,
+    content: Option<Content>,
 }
 
 struct Listing {
     facts: CommitFacts,
     files: Vec<File>,
     parsed: Vec<Parsed>,
+    types: BTreeSet<(String, String)>,
+    definitions: Vec<Document>,
     problems: Vec<Problem>,
 }
 
-/// Reads a commit. `learn` is asked for the kinds that are not known yet. Returns the objects of new files with their content.
+/// Reads a commit. `learn` is asked for the kinds that are not known yet. Returns some objects of new files with their content:
+/// all of them, where they are few.
 pub async fn read(
     folder: PathBuf,
     revision: &str,
@@ -79,44 +89,24 @@ pub async fn read(
     let known: BTreeSet<(String, String)> = cache.0.keys().cloned().collect();
     let listing = {
         let (id, path, bounds) = (revision.to_owned(), spec.path.clone(), spec.bounds.clone());
+        let folder = folder.clone();
         blocking(move || list(&folder, &id, &path, &bounds, &known))
             .await
             .map_err(|why| verdict(revision, why, Vec::new()))?
     };
-    let types: BTreeSet<(String, String)> = listing
-        .parsed
-        .iter()
-        .flat_map(|p| &p.documents)
-        .filter_map(type_of)
-        .map(|(v, k)| (v.to_owned(), k.to_owned()))
-        .collect();
-    let mut kinds = learn(types).await.map_err(|why| verdict(revision, why, Vec::new()))?;
-    let provided = definitions(listing.parsed.iter().flat_map(|p| &p.documents), &mut kinds);
-    let policy = spec.policy.clone();
-    let Listing {
-        facts,
-        files,
-        parsed,
-        mut problems,
-    } = listing;
-    let checked = blocking(move || {
-        Ok(parsed
-            .into_iter()
-            .map(|p| check_file(p, &policy, &kinds))
-            .collect::<Vec<_>>())
-    })
-    .await
-    .map_err(|why| verdict(revision, why, Vec::new()))?;
-
-    let mut fresh = HashMap::new();
-    for (file, items, loaded, wrong) in checked {
-        // Only files without mistakes are remembered, so that the mistakes of the others are named every time.
-        if wrong.is_empty() {
-            cache.0.insert((file.path.clone(), file.blob.clone()), Arc::new(items));
-        }
-        problems.extend(wrong);
-        fresh.extend(loaded);
+    let mut kinds = learn(listing.types)
+        .await
+        .map_err(|why| verdict(revision, why, Vec::new()))?;
+    let provided = definitions(&listing.definitions, &mut kinds);
+    let (policy, bounds) = (spec.policy.clone(), spec.bounds.clone());
+    let (facts, files, parsed, mut problems) = (listing.facts, listing.files, listing.parsed, listing.problems);
+    let checked = blocking(move || check_all(&folder, parsed, &policy, &kinds, &bounds))
+        .await
+        .map_err(|why| verdict(revision, why, Vec::new()))?;
+    for (file, items) in checked.items {
+        cache.0.insert((file.path, file.blob), Arc::new(items));
     }
+    problems.extend(checked.problems);
     let now: BTreeSet<(&str, &str)> = files.iter().map(|f| (f.path.as_str(), f.blob.as_str())).collect();
     cache
         .0
@@ -157,7 +147,7 @@ pub async fn read(
             entries: all.into_iter().collect(),
             provided,
         },
-        fresh,
+        checked.fresh,
     ))
 }
 
@@ -171,41 +161,93 @@ fn list(
     let store = Store::open(folder)?;
     let facts = store.facts(revision)?;
     let tree = store.tree(revision, path, bounds)?;
-    let mut problems = tree.problems;
-    let mut parsed = Vec::new();
+    let mut listing = Listing {
+        facts,
+        files: Vec::new(),
+        parsed: Vec::new(),
+        types: BTreeSet::new(),
+        definitions: Vec::new(),
+        problems: tree.problems,
+    };
+    let mut bytes = 0_usize;
     for file in &tree.files {
         if known.contains(&(file.path.clone(), file.blob.clone())) {
             continue;
         }
         match store.blob(file, bounds)?.and_then(|bytes| parse(file, &bytes)) {
-            Ok(p) => parsed.push(p),
-            Err(problem) => problems.push(*problem),
+            Ok(content) => {
+                for document in &content.1 {
+                    if let Some((version, kind)) = type_of(document) {
+                        listing.types.insert((version.to_owned(), kind.to_owned()));
+                        if kind == "CustomResourceDefinition" {
+                            listing.definitions.push(document.clone());
+                        }
+                    }
+                }
+                bytes = bytes.saturating_add(content.0.len());
+                listing.parsed.push(Parsed {
+                    file: file.clone(),
+                    content: (bytes <= HELD_BYTES).then_some(content),
+                });
+            }
+            Err(problem) => listing.problems.push(*problem),
         }
     }
-    Ok(Listing {
-        facts,
-        files: tree.files,
-        parsed,
-        problems,
-    })
+    listing.files = tree.files;
+    Ok(listing)
 }
 
-fn parse(file: &File, bytes: &[u8]) -> Result<Parsed, Box<Problem>> {
+fn parse(file: &File, bytes: &[u8]) -> Result<Content, Box<Problem>> {
     let documents = yaml::parse(&file.path, bytes)?;
-    Ok(Parsed {
-        file: file.clone(),
-        text: String::from_utf8_lossy(bytes).into(),
-        documents,
-    })
+    Ok((String::from_utf8_lossy(bytes).into(), documents))
 }
 
-type Checked = (File, Vec<(ObjectKey, Entry)>, Vec<(ObjectKey, Loaded)>, Vec<Problem>);
+#[derive(Default)]
+struct Checked {
+    /// Of files without mistakes; only those are remembered, so that the mistakes of the others are named every time.
+    items: Vec<(File, Vec<(ObjectKey, Entry)>)>,
+    fresh: HashMap<ObjectKey, Loaded>,
+    problems: Vec<Problem>,
+}
 
-fn check_file(parsed: Parsed, policy: &Policy, kinds: &Kinds) -> Checked {
-    let blob: Arc<str> = parsed.file.blob.as_str().into();
+fn check_all(
+    folder: &std::path::Path,
+    parsed: Vec<Parsed>,
+    policy: &Policy,
+    kinds: &Kinds,
+    bounds: &Bounds,
+) -> Result<Checked, GitError> {
+    let store = Store::open(folder)?;
+    let mut all = Checked::default();
+    for Parsed { file, content } in parsed {
+        let content = match content {
+            Some(content) => Ok(content),
+            None => store.blob(&file, bounds)?.and_then(|bytes| parse(&file, &bytes)),
+        };
+        match content {
+            Ok(content) => {
+                let (items, loaded, wrong) = check_file(&file, content, policy, kinds);
+                if all.fresh.len() + loaded.len() <= HELD {
+                    all.fresh.extend(loaded);
+                }
+                if wrong.is_empty() {
+                    all.items.push((file, items));
+                }
+                all.problems.extend(wrong);
+            }
+            Err(problem) => all.problems.push(*problem),
+        }
+    }
+    Ok(all)
+}
+
+type OfFile = (Vec<(ObjectKey, Entry)>, Vec<(ObjectKey, Loaded)>, Vec<Problem>);
+
+fn check_file(file: &File, (text, documents): Content, policy: &Policy, kinds: &Kinds) -> OfFile {
+    let blob: Arc<str> = file.blob.as_str().into();
     let (mut items, mut loaded, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
-    for document in &parsed.documents {
-        match check(&parsed.file.path, &parsed.text, document, policy, kinds) {
+    for document in &documents {
+        match check(&file.path, &text, document, policy, kinds) {
             Ok(manifest) => {
                 let entry = Entry {
                     digest: manifest.digest,
@@ -219,14 +261,14 @@ fn check_file(parsed: Parsed, policy: &Policy, kinds: &Kinds) -> Checked {
                     manifest.key.clone(),
                     Loaded {
                         manifest,
-                        text: Arc::clone(&parsed.text),
+                        text: Arc::clone(&text),
                     },
                 ));
             }
             Err(problem) => wrong.push(*problem),
         }
     }
-    (parsed.file, items, loaded, wrong)
+    (items, loaded, wrong)
 }
 
 /// Reads the content of some objects again.
@@ -258,13 +300,13 @@ pub async fn load(
                 path: path.to_string(),
                 blob: blob.to_string(),
             };
-            let Ok(Ok(parsed)) = store
+            let Ok(Ok(content)) = store
                 .blob(&file, &bounds)
                 .map(|b| b.and_then(|bytes| parse(&file, &bytes)))
             else {
                 continue;
             };
-            let (_, _, loaded, _) = check_file(parsed, &policy, &kinds);
+            let (_, loaded, _) = check_file(&file, content, &policy, &kinds);
             found.extend(loaded.into_iter().filter(|(key, _)| keys.contains(key)));
         }
         Ok(found)

@@ -34,8 +34,8 @@ use super::{
 #[derive(Clone, Debug)]
 struct Seen {
     owned: [u8; 32],
-    /// `metadata.managedFields`, until judged.
-    managed: Option<Value>,
+    /// `metadata.managedFields` as JSON text, until judged. As a value it would take ten times the room.
+    managed: Option<Arc<str>>,
     health: Health,
     paused: bool,
     gone: bool,
@@ -46,9 +46,17 @@ struct Seen {
 /// An object that may have drifted.
 pub struct Suspect {
     pub key: ObjectKey,
-    /// As much of the live object as drift is read from; `None`: deleted.
-    pub live: Option<Value>,
+    /// `metadata.managedFields` as JSON text; `None`: deleted.
+    managed: Option<Arc<str>>,
     pub owned: Option<[u8; 32]>,
+}
+
+impl Suspect {
+    /// As much of the live object as drift is read from; `None`: deleted.
+    pub fn live(&self) -> Option<Value> {
+        let managed: Value = serde_json::from_str(self.managed.as_deref()?).unwrap_or_default();
+        Some(json!({"metadata": {"managedFields": managed}}))
+    }
 }
 
 /// (apiVersion, kind, namespace).
@@ -175,9 +183,9 @@ impl Watches {
             .filter(|(_, held)| !held.orphan)
             .filter_map(|(key, held)| {
                 let seen = shared.objects.get(key)?;
-                let suspect = |live| Suspect {
+                let suspect = |managed| Suspect {
                     key: key.clone(),
-                    live,
+                    managed,
                     owned: Some(seen.owned),
                 };
                 if seen.gone {
@@ -185,7 +193,7 @@ impl Watches {
                 }
                 // Without managed fields it came from our own request, or was judged.
                 let managed = seen.managed.as_ref()?;
-                (held.owned != Some(seen.owned)).then(|| suspect(Some(json!({"metadata": {"managedFields": managed}}))))
+                (held.owned != Some(seen.owned)).then(|| suspect(Some(Arc::clone(managed))))
             })
             .collect()
     }
@@ -260,7 +268,7 @@ fn seen(live: &Value, manager: &str) -> Seen {
         .and_then(|e| e.get("fieldsV1"));
     Seen {
         owned: Digest::of(ours.unwrap_or(&Value::Null)).0,
-        managed: Some(managed.cloned().unwrap_or(Value::Null)),
+        managed: Some(managed.unwrap_or(&Value::Null).to_string().into()),
         health: health::of(live),
         paused: asks_for_pause(annotation(live, PAUSE)),
         gone: false,

@@ -11,13 +11,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use holdfast_bed::bed::Owner;
-use holdfast_e2e::house::say;
+use holdfast_e2e::house::{SYSTEM, say, wait_for};
 use holdfast_e2e::requests::{Mark, Request, Webhook};
 use holdfast_e2e::source::{condition, secret, text};
 use holdfast_e2e::{House, Repo, Source};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "bench";
+/// The operator's Pods.
+const OPERATOR: &str = "app.kubernetes.io/component=operator";
 /// Objects in one file.
 const PER_FILE: usize = 100;
 
@@ -53,10 +55,12 @@ fn main() -> Result<()> {
     let bench = Bench::start(&house, &cli)?;
     let first = bench.first()?;
     let quiet = bench.quiet(cli.quiet)?;
+    let restart = bench.restart()?;
     let changes = (0..cli.rounds)
         .map(|round| bench.change(round))
         .collect::<Result<Vec<_>>>()?;
-    let figures = figures(&cli, first, quiet, changes);
+    let figures = figures(&cli, first, quiet, restart, changes);
+    bench.no_restarts()?;
     print!("{}", table(&figures));
     if let Some(file) = &cli.json {
         fs::write(file, serde_json::to_string_pretty(&figures)? + "\n")?;
@@ -133,6 +137,50 @@ impl<'a> Bench<'a> {
         self.source.patch(json!({"interval": "1h"}))?;
         std::thread::sleep(Duration::from_secs(10));
         Ok((polled, requests))
+    }
+
+    /// The operator's Pods are deleted; how many requests until the next one has looked at everything and is quiet.
+    fn restart(&self) -> Result<usize> {
+        say("restarting the operator (usually 40 s)");
+        let mark = self.house.mark_requests()?;
+        self.house.kubectl(&[
+            "-n",
+            SYSTEM,
+            "delete",
+            "pods",
+            "-l",
+            OPERATOR,
+            "--wait",
+            "--timeout=60s",
+        ])?;
+        self.house.kubectl(&[
+            "-n",
+            SYSTEM,
+            "rollout",
+            "status",
+            "deployment/holdfast",
+            "--timeout=120s",
+        ])?;
+        let mut before = usize::MAX;
+        wait_for("a quiet operator", Duration::from_secs(300), || {
+            std::thread::sleep(Duration::from_secs(10));
+            let now = self.requests(mark)?.len();
+            let quiet = now == std::mem::replace(&mut before, now) && now > 0;
+            Ok(if quiet { Ok(now) } else { Err(format!("{now} requests")) })
+        })
+    }
+
+    /// Memory that is not enough shows as containers that start again.
+    fn no_restarts(&self) -> Result<()> {
+        let path = "-o=jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+        let counts = self
+            .house
+            .kubectl(&["-n", SYSTEM, "get", "pods", "-l", OPERATOR, path])?;
+        ensure!(
+            counts.split_whitespace().all(|n| n == "0"),
+            "the operator's containers started again ({counts} times): see `kubectl describe`"
+        );
+        Ok(())
     }
 
     /// One of the objects changes.
@@ -216,7 +264,13 @@ fn now() -> f64 {
         .map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn figures(cli: &Cli, first: Measured, (polls, requests): (usize, usize), changes: Vec<Measured>) -> Value {
+fn figures(
+    cli: &Cli,
+    first: Measured,
+    (polls, requests): (usize, usize),
+    restart: usize,
+    changes: Vec<Measured>,
+) -> Value {
     let mut seconds: Vec<f64> = changes.iter().map(|c| c.seconds).collect();
     seconds.sort_by(f64::total_cmp);
     let at = |share: usize| {
@@ -228,6 +282,7 @@ fn figures(cli: &Cli, first: Measured, (polls, requests): (usize, usize), change
     json!({
         "objects": cli.objects,
         "first": {"seconds": first.seconds, "requests": first.requests.values().sum::<usize>(), "by": first.requests},
+        "restart": {"requests": restart},
         "quiet": {"seconds": cli.quiet, "polls": polls, "requests": requests},
         "change": {
             "rounds": changes.len(), "secondsMedian": at(50), "secondsLongest": at(100), "seconds": seconds,
@@ -244,6 +299,7 @@ fn table(figures: &Value) -> String {
         "| What | Seconds | Requests to the API server |\n|---|---|---|\n\
          | first commit: {} objects made | {:.1} | {} |\n\
          | nothing moves: {} polls | {} | {} |\n\
+         | the operator restarts | | {} |\n\
          | one object of them changes ({} rounds) | median {:.2}, longest {:.2} | {} |\n",
         at("/objects"),
         seconds("/first/seconds"),
@@ -251,6 +307,7 @@ fn table(figures: &Value) -> String {
         at("/quiet/polls"),
         at("/quiet/seconds"),
         at("/quiet/requests"),
+        at("/restart/requests"),
         at("/change/rounds"),
         seconds("/change/secondsMedian"),
         seconds("/change/secondsLongest"),

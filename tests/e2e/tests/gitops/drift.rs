@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_e2e::house::wait_for;
 use holdfast_e2e::source::{condition, text};
 use holdfast_e2e::{Repo, Source};
 use serde_json::json;
@@ -220,6 +221,28 @@ fn a_source_where_nothing_moves_asks_the_api_server_nothing() {
         let asked = about(ns, mark);
         eprintln!("  one of fifty objects changed: {} requests", asked.len());
         assert!(asked.len() <= 5, "{asked:#?}");
+    });
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn a_deleted_source_leaves_its_objects_and_watches_nothing_any_more() {
+    in_namespace("deleted-source", |house, ns| {
+        let repo = Repo::new(house, "deleted-source").unwrap();
+        let commit = repo.config_map("a", "one").unwrap().push("One").unwrap();
+        let source = Source::over_ssh(house, ns, &repo, json!({})).unwrap();
+        source.wait_applied(&commit).unwrap();
+        source.wait_ready_says("Healthy").unwrap();
+        let mark = house.mark_requests().unwrap();
+        source.kubectl(&["delete", "gitsource", "git"]).unwrap();
+        // By itself a watch goes on for minutes.
+        wait_for("its watch ends", Duration::from_secs(20), || {
+            let ended = house.ended_watches_since(mark)?;
+            let ours = ended.iter().any(|w| w.acts_as.contains(&format!(":{ns}:")));
+            Ok(if ours { Ok(()) } else { Err(format!("{ended:?}")) })
+        })
+        .unwrap();
+        assert_eq!(source.value("a").unwrap(), "one");
     });
 }
 
