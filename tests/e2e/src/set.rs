@@ -40,7 +40,7 @@ impl<'a> Set<'a> {
         self.house
             .apply(&format!(
                 "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: {}, namespace: {}}}, spec: {{\
-                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}{comma} {more}}}}}",
+                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
                 self.name, self.namespace
             ))
             .map(drop)
