@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_e2e::house::{SYSTEM, wait_for};
 use holdfast_e2e::sql::Access;
-use holdfast_e2e::{House, Set, System};
+use holdfast_e2e::{House, Set};
 
 use crate::support::in_namespace;
 
@@ -73,10 +73,9 @@ fn a_leader_that_is_to_go_hands_over_first_and_takes_its_slot_with_it() {
         set.wait_ready(START).unwrap();
         let rw = Access::to(&set, "rw").unwrap();
         rw.query("create table t(x int); insert into t values (42)").unwrap();
-        while set.primary().unwrap() != "db-3" {
-            set.switchover().unwrap();
-            set.wait_ready(START).unwrap();
-        }
+        set.switchover_to(&["--to", "db-3"]).unwrap();
+        set.wait_ready(START).unwrap();
+        assert_eq!(set.primary().unwrap(), "db-3");
         set.change(2, "durability: {mode: Quorum}").unwrap();
         set.wait_ready(START).unwrap();
         assert_ne!(set.primary().unwrap(), "db-3");
