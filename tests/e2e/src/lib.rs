@@ -3,6 +3,7 @@
 pub mod fault;
 pub mod house;
 pub mod patroni;
+pub mod plot;
 pub mod repo;
 pub mod report;
 pub mod requests;

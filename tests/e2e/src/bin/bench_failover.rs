@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use holdfast_bed::bed::Owner;
 use holdfast_e2e::fault::Fault;
 use holdfast_e2e::patroni::{Patroni, Tuning};
+use holdfast_e2e::plot::{Row, svg};
 use holdfast_e2e::report::{lines, table};
 use holdfast_e2e::trial::{Trial, run};
 use holdfast_e2e::{House, Set, System};
@@ -62,8 +63,21 @@ fn main() -> Result<()> {
             std::fs::create_dir_all(dir)?;
         }
         std::fs::write(&args.json, serde_json::to_vec_pretty(&all)?)?;
+        std::fs::write(args.json.with_extension("svg"), picture(&all, &args.faults))?;
     }
     Ok(())
+}
+
+/// One row for each fault and system.
+fn picture(all: &BTreeMap<String, Vec<Trial>>, faults: &[Fault]) -> String {
+    let mut rows: Vec<Row> = Vec::new();
+    for fault in faults {
+        for (system, trials) in all {
+            let outages = trials.iter().filter(|t| t.fault == *fault).map(|t| t.outage_ms);
+            rows.push((format!("{}, {system}", fault.name()), outages.collect()));
+        }
+    }
+    svg("Time without an acknowledged write, one dot for each run", &rows)
 }
 
 fn measure(name: &str, system: &dyn System, args: &Args) -> Vec<Trial> {
