@@ -93,6 +93,7 @@ pub enum Ev {
         epoch: u32,
         run: u32,
         term: u32,
+        sync: SyncNames,
     },
     StopPoll {
         m: usize,
@@ -406,7 +407,13 @@ impl World {
             Ev::EngineUp { m, run } if self.members[m].engine.epoch == run => self.engine_up(m),
             Ev::Persisted { m, epoch, disk } if self.is_epoch(m, epoch) => self.persisted(m, *disk),
             Ev::WorkEnds { m, epoch, work, from } if self.is_epoch(m, epoch) => self.work_ends(m, work, from),
-            Ev::Promoted { m, epoch, run, term } if self.is_run(m, run) => self.promoted(m, epoch, term),
+            Ev::Promoted {
+                m,
+                epoch,
+                run,
+                term,
+                sync,
+            } if self.is_run(m, run) => self.promoted(m, epoch, term, sync),
             Ev::Promoted { m, epoch, .. } => self.tell_done(m, epoch, Work::Promote, false),
             Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
             Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),

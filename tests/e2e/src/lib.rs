@@ -2,6 +2,8 @@
 
 pub mod fault;
 pub mod house;
+pub mod patroni;
+pub mod plot;
 pub mod repo;
 pub mod report;
 pub mod requests;

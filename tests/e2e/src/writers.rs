@@ -125,6 +125,20 @@ impl Writers {
     }
 }
 
+/// With `HOLDFAST_TRACE` set, what each client is told beside acknowledgements, with the time of day: for one who asks where
+/// an outage comes from.
+fn trace(client: u32, what: &str) {
+    if std::env::var_os("HOLDFAST_TRACE").is_some() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let ms = now.map_or(0, |d| d.as_millis());
+        eprintln!(
+            "trace {:02}:{:06.3} client {client}: {what}",
+            ms / 60_000 % 60,
+            (ms % 60_000) as f64 / 1000.0
+        );
+    }
+}
+
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
@@ -156,23 +170,34 @@ async fn client(me: u32, access: &Access, stop: &AtomicBool, history: &Mutex<Vec
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(PACE).await;
         if session.is_none() {
-            session = tokio::time::timeout(PATIENCE, open(access))
-                .await
-                .ok()
-                .and_then(Result::ok);
+            session = match tokio::time::timeout(PATIENCE, open(access)).await {
+                Ok(Ok(session)) => Some(session),
+                Ok(Err(error)) => {
+                    trace(me, &format!("cannot connect: {error:#}"));
+                    None
+                }
+                Err(_) => {
+                    trace(me, "cannot connect in time");
+                    None
+                }
+            };
         }
         // Not connected: nothing was sent, so there is no row to remember.
         let Some(open) = &session else { continue };
         number += 1;
         let sent = micros(started);
         open.warned.store(false, Ordering::Relaxed);
-        let outcome = match tokio::time::timeout(PATIENCE, write(&open.client, me, number)).await {
+        let outcome = match tokio::time::timeout(PATIENCE, write(&open.client, access.identity, me, number)).await {
             Ok(Ok(_)) if open.warned.load(Ordering::Relaxed) => Outcome::Unknown,
             Ok(Ok((member, term))) => Outcome::Acknowledged { member, term },
-            Ok(Err(error)) => told(&error),
+            Ok(Err(error)) => {
+                trace(me, &error.to_string());
+                told(&error)
+            }
             Err(_) => Outcome::Unknown,
         };
         if !matches!(outcome, Outcome::Acknowledged { .. }) {
+            trace(me, &format!("{outcome:?}"));
             session = None;
         }
         if let Ok(mut history) = history.lock() {
@@ -198,10 +223,10 @@ fn told(error: &tokio_postgres::Error) -> Outcome {
 }
 
 /// Writes a row in one statement, which commits by itself; says who did and in which term (= timeline).
-async fn write(client: &Client, me: u32, number: u64) -> Result<(String, u32), tokio_postgres::Error> {
+async fn write(client: &Client, identity: &str, me: u32, number: u64) -> Result<(String, u32), tokio_postgres::Error> {
     let text = format!(
         "insert into ledger(client, number) values ({me}, {number}) \
-         returning current_setting('cluster_name') || ' ' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
+         returning {identity} || ' ' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
     );
     let row = client.query_one(&text, &[]).await?;
     let said: String = row.try_get(0)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::failover::{MemberName, Term};
+use crate::failover::{MemberName, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
@@ -12,6 +12,8 @@ use super::machine::Instance;
 /// What this member has made its engine and its Services be, so that only changes are asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
+    /// The rule that the last promotion was made with, and its term.
+    pub first: Option<(Term, Rule)>,
     /// The setting in force, as far as is known.
     pub sync: Option<SyncNames>,
     /// The setting asked for and not in force yet.
@@ -40,7 +42,14 @@ impl Instance {
         let ro: BTreeSet<MemberName> = readers
             .filter(|m| self.live(m) && spec.members.iter().any(|s| s.name == *m))
             .collect();
-        let rw = self.served.gate.then(|| self.me.clone());
+        // Traffic that came here before the gate first opened stays.
+        let coming = self.lead.as_ref().is_some_and(|lead| !lead.opened);
+        let announced = self
+            .served
+            .endpoints
+            .as_ref()
+            .is_some_and(|e| e.term == seen.term && e.rw.is_some());
+        let rw = (self.served.gate || (coming && announced)).then(|| self.me.clone());
         let r = ro.iter().chain(&rw).cloned().collect();
         let endpoints = Endpoints {
             term: seen.term,
@@ -53,6 +62,27 @@ impl Instance {
         if (first && endpoints.rw.is_none()) || self.served.endpoints.as_ref() == Some(&endpoints) {
             return;
         }
+        self.served.endpoints = Some(endpoints.clone());
+        self.out.push(Effect::Publish(endpoints));
+    }
+
+    /// Moves the traffic to this member once it is promoted, before it may serve: proxies take that up in their own time,
+    /// which then is not an outage. Until the gate opens clients are refused here, as they would be everywhere; not sooner,
+    /// because their attempts would cost a promotion its time. Readers stay with those who will follow.
+    pub(super) fn announce(&mut self, term: Term) {
+        if self.served.endpoints.as_ref().is_some_and(|e| e.term == term) {
+            return;
+        }
+        let first = self.served.first.iter().filter(|(of, _)| *of == term);
+        let standbys = first.flat_map(|(_, rule)| &rule.standbys);
+        let ro: BTreeSet<MemberName> = standbys.map(|dir| self.member_of(dir)).collect();
+        let r = ro.iter().chain([&self.me]).cloned().collect();
+        let endpoints = Endpoints {
+            term,
+            rw: Some(self.me.clone()),
+            ro,
+            r,
+        };
         self.served.endpoints = Some(endpoints.clone());
         self.out.push(Effect::Publish(endpoints));
     }

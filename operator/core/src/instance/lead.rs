@@ -23,6 +23,8 @@ pub(super) struct Lead {
     pub point: Lsn,
     /// That has happened.
     pub backed: bool,
+    /// Clients have been let in.
+    pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
     pub again: bool,
     /// Standbys that could acknowledge, and when each was last seen to.
@@ -96,9 +98,27 @@ impl Instance {
                 disk.led = Some(term);
             });
         }
-        self.served.sync = Some(SyncNames::Nobody);
+        let rule = self.first_rule();
+        self.served.sync = None;
         self.busy = Some(Work::Promote);
-        self.out.push(Effect::Promote { term: record.term });
+        self.out.push(Effect::Promote {
+            term: record.term,
+            sync: self.setting(&rule),
+        });
+        self.served.first = Some((record.term, rule));
+    }
+
+    /// The rule that this member hopes to begin its term with: everybody heard lately will follow. It is set before the
+    /// promotion, so that service does not wait for the engine to take up another setting.
+    fn first_rule(&self) -> crate::failover::Rule {
+        let wish = self.spec.as_ref().map(|s| (s.durability, s.copies));
+        let (durability, copies) = wish.unwrap_or((Durability::Quorum, 1));
+        let members = self.spec.iter().flat_map(|s| &s.members);
+        let staying = members.filter(|m| m.name != self.me && !m.leaving && !m.fenced && self.live(&m.name));
+        let able = staying
+            .filter_map(|m| self.peers.of.get(&m.name)?.last.dir.clone())
+            .collect();
+        rule::first(self.disk.dir.clone(), durability, copies, &able)
     }
 
     fn give_up_promotion(&mut self, record: &Record) {
@@ -159,13 +179,17 @@ impl Instance {
 
     fn note_lead(&mut self, seen: &PrimarySeen) {
         if self.lead.as_ref().is_none_or(|lead| lead.term != seen.term) {
+            // Whom it was promoted with has as long to come as one that is lost has to come back.
+            let first = self.served.first.as_ref().filter(|(term, _)| *term == seen.term);
+            let hoped = first.iter().flat_map(|(_, rule)| &rule.standbys);
             self.lead = Some(Lead {
                 term: seen.term,
                 since: self.now,
                 point: seen.flushed,
                 backed: false,
+                opened: false,
                 again: false,
-                able: Default::default(),
+                able: hoped.map(|dir| (dir.clone(), self.now)).collect(),
             });
         }
     }
@@ -203,6 +227,10 @@ impl Instance {
 
     fn finish_promotion(&mut self, record: &Record, seen: &PrimarySeen) {
         self.wait(Why::Promoting { term: record.term });
+        if self.served.sync.is_none() && self.served.asked.is_none() {
+            self.served.sync = Some(seen.sync.clone());
+        }
+        self.announce(record.term);
         let (Some(lead), Some(spec), Some(dir)) = (&self.lead, &self.spec, self.disk.dir.clone()) else {
             return;
         };
@@ -223,7 +251,16 @@ impl Instance {
         if able.len() < need && patient {
             return self.wait(Why::WaitsForStandbys { have: able.len(), need });
         }
-        let rule = rule::first(Some(dir), spec.durability, spec.copies, &able);
+        let now = rule::first(Some(dir), spec.durability, spec.copies, &able);
+        // Walsenders may release commits by what the engine was promoted with: the rule covers that, too. Mostly it is that.
+        let rule = match &self.served.first {
+            Some((term, hoped)) if *term == record.term => {
+                let have = able.intersection(&hoped.standbys).count();
+                let holds = have >= usize::from(hoped.quorum) && usize::from(hoped.quorum) >= need;
+                if holds { hoped.clone() } else { rule::widen(hoped, &now) }
+            }
+            _ => now,
+        };
         self.write(Record {
             phase: Phase::Leading,
             rule,
@@ -272,6 +309,9 @@ impl Instance {
         };
         if covered {
             self.served.gate = true;
+            if let Some(lead) = &mut self.lead {
+                lead.opened = true;
+            }
             self.out.push(Effect::Gate { open: true });
         }
     }
