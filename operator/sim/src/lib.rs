@@ -10,8 +10,12 @@
 mod api;
 mod engine;
 mod faults;
+mod operator;
+mod replication;
 mod shell;
+mod work;
 
+pub mod event;
 pub mod history;
 pub mod ledger;
 pub mod model;

@@ -1,5 +1,6 @@
 //! One history's plan: the set, and which faults strike when. Made from the seed alone, so that a shrunk plan replays.
 
+use holdfast_core::failover::Phase;
 use holdfast_core::instance::Durability;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,22 @@ pub enum Fault {
     FenceByHand { member: usize, lasts: u64 },
     /// The operator tells an old wish again.
     OldWish,
+    /// The set is to have so many members.
+    Scale { members: usize },
+    /// A parameter changes: the operator restarts the members one by one.
+    Parameter,
+    /// A member's clock leaps ahead.
+    ClockJump { member: usize, by: u64 },
+    /// No operator is there.
+    OperatorAway { lasts: u64 },
+    /// Two operators are at work, one of which knows what was true before.
+    Operators { lasts: u64 },
+    /// Strikes so long after the record's next such phase; members count from its leader.
+    Ambush {
+        phase: Phase,
+        after: u64,
+        fault: Box<Fault>,
+    },
 }
 
 /// A history's plan.
@@ -73,6 +90,9 @@ pub struct Plan {
     pub copies: u16,
     /// Starts from empty volumes rather than from a set that runs.
     pub from_nothing: bool,
+    /// Clocks run apart by up to so many thousandths.
+    #[serde(default)]
+    pub drift: u64,
     /// What strikes, in order of time (ms).
     pub faults: Vec<(u64, Fault)>,
 }
@@ -108,9 +128,61 @@ impl Fault {
             | Fault::FullDisk { lasts, .. }
             | Fault::SlowReload { lasts }
             | Fault::Leaving { lasts, .. }
+            | Fault::OperatorAway { lasts }
+            | Fault::Operators { lasts }
             | Fault::FenceByHand { lasts, .. } => *lasts,
+            Fault::Ambush { after, fault, .. } => after + fault.lasts(),
             _ => 500,
         }
+    }
+
+    /// How many members there must be for it.
+    pub fn grows(&self) -> usize {
+        match self {
+            Fault::Scale { members } => *members,
+            _ => 0,
+        }
+    }
+
+    /// The members that it strikes.
+    pub fn members(&self) -> Vec<usize> {
+        let mut all = Vec::new();
+        let _ = self.clone().aimed(|m| {
+            all.push(m);
+            m
+        });
+        all
+    }
+
+    /// The same, with its members renamed. An ambush is not: it aims when it is sprung.
+    pub fn aimed(mut self, mut at: impl FnMut(usize) -> usize) -> Fault {
+        match &mut self {
+            Fault::KillEngine { member }
+            | Fault::KillAgent { member, .. }
+            | Fault::PowerCut { member, .. }
+            | Fault::LoseVolume { member, .. }
+            | Fault::Freeze { member, .. }
+            | Fault::Isolate { member, .. }
+            | Fault::CutApi { member, .. }
+            | Fault::StallDisk { member, .. }
+            | Fault::SlowDisk { member, .. }
+            | Fault::FullDisk { member, .. }
+            | Fault::Restart { member }
+            | Fault::DeletePod { member }
+            | Fault::Leaving { member, .. }
+            | Fault::FenceByHand { member, .. }
+            | Fault::ClockJump { member, .. }
+            | Fault::Switchover { to: Some(member) } => *member = at(*member),
+            Fault::CutOneWay {
+                from: one, to: other, ..
+            }
+            | Fault::Cut { one, other, .. } => {
+                *one = at(*one);
+                *other = at(*other);
+            }
+            _ => {}
+        }
+        self
     }
 }
 
@@ -147,7 +219,8 @@ impl Plan {
         };
         let copies = copies.min(members as u16);
         let from_nothing = rng.chance(40);
-        let style = rng.below(10);
+        let drift = if rng.chance(300) { rng.range(1, 90) } else { 0 };
+        let style = rng.below(12);
         let count = if style < 6 { 1 + rng.below(7) } else { 3 + rng.below(8) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for _ in 0..count {
@@ -164,7 +237,9 @@ impl Plan {
             let fault = match style {
                 0..=5 => Plan::fault(&mut rng, members),
                 6..=7 => Plan::crash(&mut rng, members),
-                _ => Plan::wish(&mut rng, members),
+                8 => Plan::wish(&mut rng, members),
+                9 => Plan::ambush(&mut rng, members),
+                _ => Plan::churn(&mut rng, members),
             };
             faults.push((at, fault));
         }
@@ -175,7 +250,45 @@ impl Plan {
             durability,
             copies,
             from_nothing,
+            drift,
             faults,
+        }
+    }
+
+    /// The rule changes again and again, while walsenders are slow to hear of it and standbys connect anew.
+    fn churn(rng: &mut Rng, members: usize) -> Fault {
+        let member = rng.index(members);
+        let lasts = rng.range(100, 2_500);
+        match rng.below(12) {
+            0..=3 => Fault::Copies {
+                copies: 1 + rng.below(members as u64) as u16,
+            },
+            4..=6 => Fault::Leaving { member, lasts },
+            7..=8 => Fault::SlowReload { lasts: 6 * lasts },
+            9 => Fault::KillEngine { member },
+            10 => Fault::WatchLag { lasts: 4 * lasts },
+            _ => Fault::SlowDisk { member, lasts },
+        }
+    }
+
+    /// Crashes in a row, some of them in the midst of an election or a promotion.
+    fn ambush(rng: &mut Rng, members: usize) -> Fault {
+        let fault = Plan::crash(rng, members);
+        if rng.chance(500) {
+            return fault;
+        }
+        let phase = [Phase::Sealing, Phase::Promoting, Phase::Leading][rng.index(3)];
+        let after = match rng.below(3) {
+            0 => rng.below(20),
+            1 => rng.below(200),
+            _ => rng.below(1_000),
+        };
+        let member = if rng.chance(600) { 0 } else { rng.index(members) };
+        let fault = fault.aimed(|_| member);
+        Fault::Ambush {
+            phase,
+            after,
+            fault: Box::new(fault),
         }
     }
 
@@ -183,6 +296,7 @@ impl Plan {
     fn crash(rng: &mut Rng, members: usize) -> Fault {
         let member = rng.index(members);
         let (down, lasts) = (rng.range(20, 2_500), rng.range(500, 6_000));
+        let down = if rng.chance(250) { lasts } else { down };
         match rng.below(12) {
             0..=1 => Fault::KillAgent { member, down },
             2..=5 => Fault::PowerCut { member, down },
@@ -206,7 +320,12 @@ impl Plan {
     fn wish(rng: &mut Rng, members: usize) -> Fault {
         let member = rng.index(members);
         let lasts = rng.range(300, 6_000);
-        match rng.below(12) {
+        match rng.below(15) {
+            12 => Fault::Scale {
+                members: 1 + rng.index(7.min(members + 2)),
+            },
+            13 => Fault::Operators { lasts },
+            14 => Fault::Parameter,
             0..=1 => Fault::Leaving { member, lasts },
             2..=3 => Fault::Copies {
                 copies: 1 + rng.below(members as u64) as u16,
@@ -233,7 +352,7 @@ impl Plan {
             1 => rng.range(600, 4_000),
             _ => rng.range(3_000, 9_000),
         };
-        match rng.below(31) {
+        match rng.below(37) {
             0..=1 => Fault::KillEngine { member },
             2..=3 => Fault::KillAgent {
                 member,
@@ -286,6 +405,16 @@ impl Plan {
                 },
             },
             29 => Fault::Leaving { member, lasts },
+            30..=31 => Fault::Scale {
+                members: 1 + rng.index(7.min(members + 2)),
+            },
+            32 => Fault::Parameter,
+            33 => Fault::ClockJump {
+                member,
+                by: rng.range(100, 12_000),
+            },
+            34 => Fault::OperatorAway { lasts },
+            35 => Fault::Operators { lasts },
             _ => {
                 if rng.chance(500) {
                     Fault::OldWish
