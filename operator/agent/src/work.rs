@@ -28,7 +28,7 @@ pub enum Job {
     Start(StartAs),
     Stop(HowToStop),
     Follow(Option<Upstream>),
-    Promote(Term),
+    Promote(Term, SyncNames),
     SetSync(SyncNames),
     EndWalsenders(BTreeSet<DirId>),
     /// Open or close, and when that was asked for.
@@ -76,7 +76,7 @@ impl Hands {
             Effect::SetAside { why } => Job::SetAside(why),
             Effect::Start(how) => Job::Start(how),
             Effect::Follow(upstream) => Job::Follow(upstream),
-            Effect::Promote { term } => Job::Promote(term),
+            Effect::Promote { term, sync } => Job::Promote(term, sync),
             Effect::SetSync(sync) => Job::SetSync(sync),
             Effect::EndWalsenders(dirs) => Job::EndWalsenders(dirs),
             Effect::Gate { open } => Job::Gate(open, Instant::now()),
@@ -166,7 +166,7 @@ impl Worker {
                 return plain(pg.start(how).await);
             }
             Job::Follow(upstream) => return plain(pg.follow(upstream).await),
-            Job::Promote(term) => return plain(pg.promote(term).await),
+            Job::Promote(term, sync) => return plain(pg.promote(term, sync).await),
             Job::SetSync(sync) => return plain(pg.set_sync(sync).await),
             Job::EndWalsenders(dirs) => return plain(pg.end_walsenders(&dirs).await),
             // Asked for before the machine was frozen, say: another may lead by now.
@@ -194,7 +194,7 @@ impl Job {
             Job::Start(_) => Some(Work::Start),
             Job::Stop(_) => Some(Work::Stop),
             Job::Follow(_) => Some(Work::Follow),
-            Job::Promote(_) => Some(Work::Promote),
+            Job::Promote(..) => Some(Work::Promote),
             Job::SetSync(_) => Some(Work::SetSync),
             Job::EndWalsenders(_) => Some(Work::EndWalsenders),
             Job::Gate(..) => Some(Work::Gate),

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod connect;
+mod diff;
 mod failover;
 mod failure;
 mod fence;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 use cluster::{Cluster, Where};
 use failure::Failure;
 
-/// See, move and repair replica sets.
+/// See, move and repair replica sets; see what Git would change.
 #[derive(Parser)]
 #[command(name = "kubectl-holdfast", bin_name = "kubectl holdfast", version, about)]
 struct Cli {
@@ -47,6 +48,8 @@ enum Command {
     Failover(failover::Options),
     /// Show how to connect with psql.
     Connect(connect::Options),
+    /// Show what a commit would change in the cluster, or what has drifted from the one in force. Changes nothing.
+    Diff(diff::Options),
     /// Keep Git from changing a replica set until `resume`.
     Pause(pause::Options),
     /// Let Git change a replica set again.
@@ -64,7 +67,7 @@ pub fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::FAILURE
@@ -72,7 +75,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let cluster = Cluster::connect(&cli.place).await?;
     match cli.command {
         Command::Status(options) => status::run(&cluster, &options).await,
@@ -82,9 +85,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Unfence(options) => fence::run(&cluster, &options, false).await,
         Command::Failover(options) => failover::run(&cluster, &options).await,
         Command::Connect(options) => connect::run(&cluster, &options).await,
+        Command::Diff(options) => return diff::run(&cluster, &options).await,
         Command::Pause(options) => pause::run(&cluster, &options, true).await,
         Command::Resume(options) => pause::run(&cluster, &options, false).await,
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

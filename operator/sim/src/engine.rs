@@ -202,8 +202,10 @@ impl World {
     }
 
     /// Promotion: what was received ends an ancestor's part of the log, and the new term's begins.
-    pub(crate) fn promoted(&mut self, m: usize, epoch: u32, term: u32) {
+    pub(crate) fn promoted(&mut self, m: usize, epoch: u32, term: u32, sync: SyncNames) {
         let noise = self.rng.bits();
+        // A checkpointer at work takes the setting up later; until then it is not known what holds, and nothing waits.
+        let late = self.rng.chance(200);
         let member = &mut self.members[m];
         let fits = member.engine.run == Run::Standby;
         let Some(dir) = member.dir.as_mut().filter(|d| fits && d.timeline < term) else {
@@ -218,8 +220,15 @@ impl World {
         dir.flushed = dir.log.len();
         member.engine.run = Run::Primary;
         member.engine.gate = false;
-        member.engine.sync = SyncNames::Nobody;
-        member.engine.configured = SyncNames::Nobody;
+        member.engine.configured = sync.clone();
+        member.engine.sync = if late {
+            SyncNames::Any {
+                quorum: 0,
+                standbys: Default::default(),
+            }
+        } else {
+            sync
+        };
         if self.mutant == Some(holdfast_core::instance::Mutant::ServesWhilePromoting) {
             let engine = &mut self.members[m].engine;
             engine.sync = SyncNames::Alone;

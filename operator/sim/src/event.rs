@@ -87,6 +87,7 @@ pub enum Ev {
         epoch: u32,
         run: u32,
         term: u32,
+        sync: SyncNames,
     },
     StopPoll {
         m: usize,

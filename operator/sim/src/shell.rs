@@ -65,7 +65,7 @@ impl World {
                     },
                 );
             }
-            Effect::Promote { term } => {
+            Effect::Promote { term, sync } => {
                 let delay = self.rng.range(30, 150) + self.fsync(m);
                 self.push(
                     delay,
@@ -74,6 +74,7 @@ impl World {
                         epoch,
                         run,
                         term: term.0,
+                        sync,
                     },
                 );
             }

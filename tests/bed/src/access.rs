@@ -64,6 +64,16 @@ impl Bed {
         )
     }
 
+    /// The API server's audit log: a JSON line for each request of a ServiceAccount outside kube-system.
+    pub fn audit_log(&self) -> Result<PathBuf> {
+        control::audit_log(&self.state()?)
+    }
+
+    /// The log of one of the bed's programs, for example `git-ssh`.
+    pub fn log(&self, program: &str) -> Result<PathBuf> {
+        self.state()?.log(program)
+    }
+
     /// The Git servers.
     pub fn git(&self) -> Result<GitServers> {
         GitServers::of(&self.state()?)

@@ -177,6 +177,7 @@ pid /run/nginx.pid;
 error_log stderr;
 events {}
 http {
+  upstream fcgi { server unix:/run/fcgi1.socket; server unix:/run/fcgi2.socket; server unix:/run/fcgi3.socket; }
   access_log off;
   client_max_body_size 0;
   client_body_temp_path /run/body; proxy_temp_path /run/proxy; fastcgi_temp_path /run/fastcgi;
@@ -188,7 +189,7 @@ http {
     auth_basic "Git";
     auth_basic_user_file /srv/conf/htpasswd;
     location / {
-      fastcgi_pass unix:/run/fcgi.socket;
+      fastcgi_pass fcgi;
       fastcgi_param SCRIPT_FILENAME /usr/lib/git-core/git-http-backend;
       fastcgi_param GIT_PROJECT_ROOT /srv/git;
       fastcgi_param GIT_HTTP_EXPORT_ALL 1;
@@ -237,8 +238,10 @@ pub fn start(state: &State) -> Result<[(&'static str, Proc); 2]> {
         server(
             Host::GitHttps,
             "git-https",
+            // One process each: the parent of several (`-c`) spins for ever once a child has ended.
             "chmod 777 /run\n\
-             setpriv --reuid git --regid git --clear-groups env HOME=/srv/git fcgiwrap -c 4 -s unix:/run/fcgi.socket &\n\
+             for n in 1 2 3; do setpriv --reuid git --regid git --clear-groups env HOME=/srv/git \
+             fcgiwrap -s unix:/run/fcgi$n.socket & done\n\
              exec nginx -c /srv/conf/nginx.conf",
         )?,
     ])

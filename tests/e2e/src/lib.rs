@@ -1,10 +1,20 @@
 //! The house: a bed with Holdfast installed on it by Helm, as a user would.
 
+pub mod fault;
 pub mod house;
+pub mod repo;
+pub mod report;
+pub mod requests;
 pub mod set;
+pub mod source;
 pub mod sql;
+pub mod system;
+pub mod trial;
 pub mod writers;
 
 pub use house::House;
+pub use repo::Repo;
 pub use set::Set;
+pub use source::Source;
+pub use system::System;
 pub use writers::Writers;

@@ -1,11 +1,14 @@
 //! One replica set, as a user sees it.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::house::{House, POSTGRES, wait_for};
+use crate::house::{House, POSTGRES, binary, run, wait_for};
+use crate::sql::Access;
+use crate::system::System;
 
 /// A replica set under test.
 #[derive(Clone, Debug)]
@@ -37,7 +40,7 @@ impl<'a> Set<'a> {
         self.house
             .apply(&format!(
                 "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: {}, namespace: {}}}, spec: {{\
-                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}{comma} {more}}}}}",
+                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
                 self.name, self.namespace
             ))
             .map(drop)
@@ -138,5 +141,43 @@ impl<'a> Set<'a> {
             .collect();
         names.sort();
         Ok(names)
+    }
+}
+
+impl System for Set<'_> {
+    fn house(&self) -> &House {
+        self.house
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn access(&self) -> Result<Access> {
+        Access::to(self, "rw")
+    }
+
+    fn primary(&self) -> Result<String> {
+        Set::primary(self)
+    }
+
+    fn replicas(&self) -> Result<Vec<String>> {
+        self.behind("ro")
+    }
+
+    fn wait_fit(&self, limit: Duration) -> Result<()> {
+        self.wait_ready(limit).map(drop)
+    }
+
+    fn switchover(&self) -> Result<()> {
+        let program = binary()?.with_file_name("kubectl-holdfast");
+        ensure!(
+            program.exists(),
+            "{} is not there: run `make image` first",
+            program.display()
+        );
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", self.house.bed.kubeconfig()?);
+        run(command.args(["-n", &self.namespace, "switchover", &self.name])).map(drop)
     }
 }

@@ -11,7 +11,6 @@ use holdfast_ledger::{Attempt, Outage, Outcome, Row, Violation, judge, outages};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::set::Set;
 use crate::sql::Access;
 
 /// A client that hears nothing for this long gives the row up as unknown and connects anew: what a careful application's
@@ -50,9 +49,8 @@ impl Verdict {
 }
 
 impl Writers {
-    /// Makes the table and starts `clients` clients on the set's `-rw` Service.
-    pub fn start(set: &Set<'_>, clients: u32) -> Result<Writers> {
-        let access = Access::to(set, "rw")?;
+    /// Makes the table and starts `clients` clients that write to whoever leads.
+    pub fn start(access: Access, clients: u32) -> Result<Writers> {
         access.query(
             "create table if not exists ledger(id bigserial primary key, client int not null, number bigint not null); truncate ledger",
         )?;
@@ -127,6 +125,20 @@ impl Writers {
     }
 }
 
+/// With `HOLDFAST_TRACE` set, what each client is told beside acknowledgements, with the time of day: for one who asks where
+/// an outage comes from.
+fn trace(client: u32, what: &str) {
+    if std::env::var_os("HOLDFAST_TRACE").is_some() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let ms = now.map_or(0, |d| d.as_millis());
+        eprintln!(
+            "trace {:02}:{:06.3} client {client}: {what}",
+            ms / 60_000 % 60,
+            (ms % 60_000) as f64 / 1000.0
+        );
+    }
+}
+
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
@@ -158,10 +170,17 @@ async fn client(me: u32, access: &Access, stop: &AtomicBool, history: &Mutex<Vec
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(PACE).await;
         if session.is_none() {
-            session = tokio::time::timeout(PATIENCE, open(access))
-                .await
-                .ok()
-                .and_then(Result::ok);
+            session = match tokio::time::timeout(PATIENCE, open(access)).await {
+                Ok(Ok(session)) => Some(session),
+                Ok(Err(error)) => {
+                    trace(me, &format!("cannot connect: {error:#}"));
+                    None
+                }
+                Err(_) => {
+                    trace(me, "cannot connect in time");
+                    None
+                }
+            };
         }
         // Not connected: nothing was sent, so there is no row to remember.
         let Some(open) = &session else { continue };
@@ -171,10 +190,14 @@ async fn client(me: u32, access: &Access, stop: &AtomicBool, history: &Mutex<Vec
         let outcome = match tokio::time::timeout(PATIENCE, write(&open.client, me, number)).await {
             Ok(Ok(_)) if open.warned.load(Ordering::Relaxed) => Outcome::Unknown,
             Ok(Ok((member, term))) => Outcome::Acknowledged { member, term },
-            Ok(Err(error)) => told(&error),
+            Ok(Err(error)) => {
+                trace(me, &error.to_string());
+                told(&error)
+            }
             Err(_) => Outcome::Unknown,
         };
         if !matches!(outcome, Outcome::Acknowledged { .. }) {
+            trace(me, &format!("{outcome:?}"));
             session = None;
         }
         if let Ok(mut history) = history.lock() {

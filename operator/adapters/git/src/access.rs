@@ -85,3 +85,34 @@ impl Credentials {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::source::yaml;
+
+    use super::*;
+
+    /// The page about bad inputs says what Secrets get: each row is tried.
+    #[test]
+    fn secrets_get_what_the_page_says() {
+        const PAGE: &str = include_str!("../../../docs/users/bad-inputs.md");
+        let section = PAGE
+            .split("\n## ")
+            .find(|s| s.starts_with("GitSource: Secrets that"))
+            .unwrap();
+        let rows: Vec<&str> = section.lines().filter(|l| l.starts_with('|')).skip(2).collect();
+        assert!(rows.len() > 4, "{rows:?}");
+        for row in rows {
+            let spans: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+            let url = RepositoryUrl::parse(spans[0]).unwrap();
+            let keys = yaml::parse("secret", spans[1].as_bytes()).unwrap();
+            let data: BTreeMap<String, Vec<u8>> = keys
+                .iter()
+                .flat_map(|d| d.value.as_object().unwrap())
+                .map(|(key, value)| (key.clone(), value.as_str().unwrap().as_bytes().to_vec()))
+                .collect();
+            let why = Credentials::read(&url, Some(&data)).unwrap_err();
+            assert!(why.to_string().contains(spans[2]), "{row}: {why}");
+        }
+    }
+}

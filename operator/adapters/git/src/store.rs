@@ -65,6 +65,19 @@ impl Store {
         Ok(Store { repository })
     }
 
+    /// A person's clone that `folder` is in, to be read and never written.
+    pub fn of_clone(folder: &Path) -> Result<Self, GitError> {
+        Ok(Store {
+            repository: Repository::discover(folder)?,
+        })
+    }
+
+    /// The commit that a branch, tag, `HEAD~1` or the start of an id means here.
+    pub fn resolve(&self, name: &str) -> Result<String, GitError> {
+        let commit = self.repository.revparse_single(name)?.peel_to_commit()?;
+        Ok(commit.id().to_string())
+    }
+
     /// The repository itself, for reading.
     pub(crate) fn repository(&self) -> &Repository {
         &self.repository

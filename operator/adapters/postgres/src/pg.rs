@@ -22,6 +22,9 @@ use crate::log::{self, Heard};
 use crate::session::{Refusal, Session};
 use crate::{history, process, volume};
 
+/// How long a clean stop lets clients go on while a checkpoint is made.
+const CHECKPOINT_FIRST: Duration = Duration::from_secs(3);
+
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -80,6 +83,9 @@ pub(crate) struct Wish {
     pub catalog: Option<Catalog>,
     /// What a standby must not be below.
     pub floors: BTreeMap<String, u64>,
+    /// Former leaders can be rewound once a checkpoint is on the new timeline. It waits until clients are served, because
+    /// a checkpointer at work takes no setting up.
+    pub checkpoint_due: bool,
     /// The WAL receiver is being stopped and might still run.
     pub sealing: bool,
 }
@@ -216,6 +222,7 @@ impl Pg {
             wish.ready = false;
             wish.stopping = false;
             wish.sealing = false;
+            wish.checkpoint_due = false;
         }
         prepare_directory(self.layout(), standby)?;
         self.heard.forget();
@@ -277,6 +284,7 @@ impl Pg {
         if let Process::Up { pid } = self.process() {
             match how {
                 HowToStop::Clean => {
+                    self.checkpoint_first().await;
                     self.wish().stopping = true;
                     process::signal(pid, Signal::SIGINT);
                     self.until_down().await;
@@ -295,6 +303,23 @@ impl Pg {
         }
         process::kill_all(pgdata).await;
         Ok(())
+    }
+
+    /// A primary writes what it can while clients are still served, so that the shutdown has little left to write.
+    async fn checkpoint_first(&self) {
+        let Ok(session) = self.session("holdfast agent stop", Duration::from_millis(500)).await else {
+            return;
+        };
+        let standby = session.query_one("SELECT pg_is_in_recovery()", &[]).await;
+        if standby.and_then(|row| row.try_get::<_, bool>(0)).unwrap_or(true) {
+            return;
+        }
+        if tokio::time::timeout(CHECKPOINT_FIRST, session.batch_execute("CHECKPOINT"))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the checkpoint before the stop is not done yet; the stop will take longer");
+        }
     }
 
     /// Waits until the engine is down.

@@ -132,12 +132,19 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// A process sleeps, and no signal waits to be taken by it: what was sent before has been handled.
 pub fn settled(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return false;
-    };
+    sleeps(pid).is_some()
+}
+
+/// How often a process has gone to sleep, if it sleeps now and no signal waits to be taken by it. Twice the same count means
+/// that it slept all the while.
+pub fn sleeps(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
     let none = |name: &str| field(name).and_then(|v| u64::from_str_radix(v, 16).ok()) == Some(0);
-    field("State:").is_some_and(|s| s.starts_with('S')) && none("SigPnd:") && none("ShdPnd:")
+    let asleep = field("State:").is_some_and(|s| s.starts_with('S')) && none("SigPnd:") && none("ShdPnd:");
+    field("voluntary_ctxt_switches:")
+        .and_then(|v| v.parse().ok())
+        .filter(|_| asleep)
 }
 
 #[cfg(test)]

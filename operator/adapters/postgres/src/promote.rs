@@ -11,40 +11,38 @@ use crate::files::{sync_dir, write_durable};
 use crate::history;
 use crate::pg::Pg;
 use crate::replication::END_CLIENTS;
-use crate::session::within;
+use crate::session::{Session, within};
 
 /// A promotion replays what is left, writes one record and ends; this bounds a stalled disk.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 impl Pg {
-    /// Running standby: occupies the timelines up to `term - 1`, sets nobody as synchronous, promotes.
-    pub async fn promote(&self, term: Term) -> Result<()> {
+    /// Running standby: occupies the timelines up to `term - 1`, sets who will have to acknowledge commits, promotes.
+    pub async fn promote(&self, term: Term, sync: SyncNames) -> Result<()> {
         let pgdata = self.layout().pgdata();
-        let (sealed, nobody) = {
+        let sealed = {
             let mut wish = self.wish();
             wish.open = false;
             wish.floors.clear();
-            let sealed = wish.upstream.is_none() && !wish.sealing;
-            (sealed, wish.sync == SyncNames::Nobody)
+            wish.sync = sync;
+            wish.upstream.is_none() && !wish.sealing
         };
-        // Sealed members have no receiver, and standbys start with nobody as synchronous: mostly there is nothing to wait for.
+        // Sealed members have no receiver: mostly there is nothing to wait for.
         if !sealed {
             self.follow(None).await?;
-        }
-        if !nobody {
-            self.set_sync(SyncNames::Nobody).await?;
         }
         occupy(&pgdata, term)?;
         let session = self.session("holdfast agent work", Duration::from_secs(1)).await?;
         // Who read from the replica must not find themselves writing before the new leader may serve.
         self.reload()?;
         within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
-        let done: bool = within(DEADLINE, session.query_one("SELECT pg_promote(true, 100)", &[]))
-            .await?
-            .try_get(0)?;
-        if !done {
-            return Err(Error::State("the engine did not end its recovery in time".to_owned()));
+        // Without waiting, because the engine's own wait looks only every 100 ms.
+        within(DEADLINE, session.query_one("SELECT pg_promote(false)", &[])).await?;
+        // Standbys attach the moment it is done; their slots must be there.
+        if let Err(e) = self.make_slots(&session).await {
+            tracing::warn!("slots are made after the promotion: {e}");
         }
+        within(DEADLINE, promoted(&session)).await?;
         let sql = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
         let name: String = within(Duration::from_secs(5), session.query_one(sql, &[]))
             .await?
@@ -55,14 +53,18 @@ impl Pg {
                 "promoted to timeline {got:?} instead of {term}"
             )));
         }
-        // Former leaders can be rewound once a checkpoint is on the new timeline; nobody waits for it.
-        tokio::spawn(async move {
-            if let Err(e) = session.batch_execute("CHECKPOINT").await {
-                tracing::warn!("the checkpoint after promotion failed: {}", crate::error::describe(&e));
-            }
-        });
+        self.wish().checkpoint_due = true;
         Ok(())
     }
+}
+
+/// Waits until the engine has ended its recovery.
+async fn promoted(session: &Session) -> std::result::Result<(), tokio_postgres::Error> {
+    let standby = session.prepare("SELECT pg_is_in_recovery()").await?;
+    while session.query_one(&standby, &[]).await?.try_get(0)? {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Writes empty history files for all unused timelines below `term`, so that the engine, which takes the first unused number

@@ -1,7 +1,7 @@
 //! A running engine's part in replication: whom it follows, who counts, which slots there are, and the gate.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{DirId, MemberName};
 use holdfast_core::instance::{SyncNames, Upstream};
@@ -43,28 +43,59 @@ impl Pg {
         Ok(())
     }
 
+    /// Asks for a checkpoint that nobody waits for.
+    async fn checkpoint_soon(&self) -> Result<()> {
+        let session = self.session("holdfast agent checkpoint", DEADLINE).await?;
+        tokio::spawn(async move {
+            if let Err(e) = session.batch_execute("CHECKPOINT").await {
+                tracing::warn!("the checkpoint after promotion failed: {}", crate::error::describe(&e));
+            }
+        });
+        Ok(())
+    }
+
     /// Ends the WAL receiver and waits until the startup process cannot start another one with the former upstream.
+    ///
+    /// It cannot once it has taken up the changed setting. It has if, after it was signalled, it sleeps where it asks for
+    /// more log, with no signal waiting, and slept through the look that says so: its count of sleeps is the same before and
+    /// after. One that is busy with replay is watched for 100 ms without a receiver instead.
     async fn stop_receiver(&self) -> Result<()> {
         let session = self.session("holdfast seal", DEADLINE).await?;
-        let sql = "SELECT pid, backend_type FROM pg_stat_activity WHERE backend_type IN ('startup', 'walreceiver')";
-        let mut quiet = 0;
-        let mut told = false;
-        // Five looks 20 ms apart without a receiver, after the startup process itself was told to read the setting.
-        while quiet < 5 {
-            quiet += 1;
-            for row in within(DEADLINE, session.query(sql, &[])).await? {
-                let (pid, kind): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+        let sql = "SELECT pid, backend_type, wait_event FROM pg_stat_activity \
+                   WHERE backend_type IN ('startup', 'walreceiver')";
+        let look = within(DEADLINE, session.prepare(sql)).await?;
+        let mut quiet_since = Instant::now();
+        let mut startup = None;
+        while quiet_since.elapsed() < Duration::from_millis(100) {
+            let before = startup.and_then(process::sleeps);
+            let (mut receiver, mut asks) = (false, false);
+            for row in within(DEADLINE, session.query(&look, &[])).await? {
+                let (pid, kind, waits): (i32, String, Option<String>) =
+                    (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
                 let Ok(pid) = u32::try_from(pid) else { continue };
                 if kind == "walreceiver" {
                     // It flushes what it has received before it ends.
                     process::signal(pid, Signal::SIGTERM);
-                    quiet = 0;
-                } else if !told {
-                    process::signal(pid, Signal::SIGHUP);
-                    told = true;
+                    receiver = true;
+                    continue;
                 }
+                if startup != Some(pid) {
+                    process::signal(pid, Signal::SIGHUP);
+                    startup = Some(pid);
+                }
+                asks = matches!(
+                    waits.as_deref(),
+                    Some("RecoveryWalStream" | "RecoveryRetrieveRetryInterval")
+                );
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let after = startup.and_then(process::sleeps);
+            if !receiver && asks && before.is_some() && before == after {
+                return Ok(());
+            }
+            if receiver {
+                quiet_since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     }
@@ -139,8 +170,15 @@ impl Pg {
 
     /// Running primary: lets clients in, or keeps them out and ends their sessions.
     pub async fn gate(&self, open: bool) -> Result<()> {
-        self.wish().open = open;
+        let checkpoint = {
+            let mut wish = self.wish();
+            wish.open = open;
+            open && std::mem::take(&mut wish.checkpoint_due)
+        };
         self.reload()?;
+        if checkpoint {
+            self.checkpoint_soon().await?;
+        }
         if open {
             return Ok(());
         }
@@ -162,10 +200,14 @@ impl Pg {
                     WHERE slot_type = 'physical' AND NOT temporary AND NOT active \
                     AND (slot_name <> ALL ($1) OR wal_status = 'lost')";
         within(DEADLINE, session.query(drop, &[&wanted])).await?;
-        let make = "SELECT pg_create_physical_replication_slot(w, true) FROM unnest($1::text[]) w \
-                    WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = w)";
-        within(DEADLINE, session.query(make, &[&wanted])).await?;
-        Ok(())
+        make_slots(&session, &wanted).await
+    }
+
+    /// Every other member's slot exists.
+    pub(crate) async fn make_slots(&self, session: &Session) -> Result<()> {
+        let others = self.wish().members.clone();
+        let others = others.iter().filter(|m| **m != self.settings.member);
+        make_slots(session, &others.map(slot_name).collect::<Vec<_>>()).await
     }
 
     /// Rewinds the stopped directory to the leader's log.
@@ -188,6 +230,13 @@ impl Pg {
         self.bin.run("pg_rewind", &args, Duration::from_secs(24 * 3600)).await?;
         Ok(())
     }
+}
+
+async fn make_slots(session: &Session, names: &[String]) -> Result<()> {
+    let make = "SELECT pg_create_physical_replication_slot(w, true) FROM unnest($1::text[]) w \
+                WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = w)";
+    within(DEADLINE, session.query(make, &[&names])).await?;
+    Ok(())
 }
 
 /// A standby needs none of the slots that it made as a primary; they would hold its log for ever.

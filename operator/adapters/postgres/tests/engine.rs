@@ -113,7 +113,7 @@ fn a_standby_is_promoted_to_the_term_and_the_others_follow_and_rewind_over_skipp
             a.until("down", |e| *e == Engine::Down { clean: false }).await;
             assert!(holdfast_postgres::process::in_directory(&a.pgdata()).is_empty());
 
-            b.pg.promote(Term(5)).await.unwrap();
+            b.pg.promote(Term(5), SyncNames::Nobody).await.unwrap();
             b.pg.know(None, Some(Term(5)));
             let Engine::Primary(p) = b
                 .until(
@@ -213,7 +213,7 @@ fn a_diverged_standby_says_why_and_a_killed_engine_leaves_nothing_behind() {
             b.pg.start(StartAs::Standby { upstream: None }).await.unwrap();
             b.until("a standby", |e| matches!(e, Engine::Standby(s) if !s.receiving))
                 .await;
-            b.pg.promote(Term(2)).await.unwrap();
+            b.pg.promote(Term(2), SyncNames::Nobody).await.unwrap();
             // The former leader writes on past the fork, then is told to follow without a rewind.
             let s = a.pg.session("test", Duration::from_secs(1)).await.unwrap();
             s.batch_execute("CREATE TABLE public.lost AS SELECT generate_series(1, 1000)")

@@ -11,10 +11,7 @@ use holdfast_core::{
     source::{ObjectKey, Why, owned},
 };
 use holdfast_kube::source::Answer;
-use kube::{
-    Resource,
-    runtime::events::{Event, EventType},
-};
+use kube::Resource;
 
 use super::{
     Sources,
@@ -152,16 +149,7 @@ pub async fn heal(sources: &Arc<Sources>, source: &GitSource, spec: &Spec, memor
         };
         tracing::info!(reason = why.reason(), %why);
         if n < MAX_EVENTS {
-            let event = Event {
-                type_: EventType::Warning,
-                reason: why.reason().into(),
-                note: Some(why.to_string()),
-                action: "PutBack".into(),
-                secondary: None,
-            };
-            if let Err(error) = sources.recorder.publish(&event, &source.object_ref(&())).await {
-                tracing::warn!(%error, "event not published");
-            }
+            sources.teller.event(&source.object_ref(&()), "PutBack", &why).await;
         }
     }
     memory

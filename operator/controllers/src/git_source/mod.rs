@@ -37,7 +37,6 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         controller::{Action, Config as ControllerConfig, Controller},
-        events::{Recorder, Reporter},
         reflector::ObjectRef,
         watcher,
     },
@@ -71,7 +70,6 @@ pub struct Sources {
     config: Config,
     settings: Settings,
     teller: Teller,
-    recorder: Recorder,
     kinds: StdMutex<Kinds>,
     memories: StdMutex<HashMap<Key, Arc<Mutex<Memory>>>>,
     asked: StdMutex<BTreeSet<Key>>,
@@ -88,13 +86,8 @@ impl Sources {
     /// `config` is what `client` was made from: clients that act as ServiceAccounts are made from it too.
     pub fn new(client: Client, config: Config, settings: Settings) -> Arc<Self> {
         let (wake, woken) = mpsc::unbounded_channel();
-        let reporter = Reporter {
-            controller: "holdfast-operator".into(),
-            instance: std::env::var("HOSTNAME").ok(),
-        };
         Arc::new(Sources {
             teller: Teller::new(client.clone(), "holdfast-operator"),
-            recorder: Recorder::new(client.clone(), reporter),
             client,
             config,
             settings,

@@ -9,7 +9,7 @@ use std::{
 use holdfast_core::source::{
     Digest, Manifest, ObjectKey, Origin, Problem, Why,
     check::{Policy, check, duplicates, type_of},
-    kinds::{KindFacts, Kinds},
+    kinds::{Kinds, definitions},
     report::Verdict,
     yaml::{self, Document},
 };
@@ -91,7 +91,7 @@ pub async fn read(
         .map(|(v, k)| (v.to_owned(), k.to_owned()))
         .collect();
     let mut kinds = learn(types).await.map_err(|why| verdict(revision, why, Vec::new()))?;
-    let provided = definitions(&listing.parsed, &mut kinds);
+    let provided = definitions(listing.parsed.iter().flat_map(|p| &p.documents), &mut kinds);
     let policy = spec.policy.clone();
     let Listing {
         facts,
@@ -227,48 +227,6 @@ fn check_file(parsed: Parsed, policy: &Policy, kinds: &Kinds) -> Checked {
         }
     }
     (parsed.file, items, loaded, wrong)
-}
-
-/// The kinds that CustomResourceDefinitions in these files provide; they become known without asking the server, which
-/// does not have them yet.
-fn definitions(parsed: &[Parsed], kinds: &mut Kinds) -> BTreeSet<(String, String)> {
-    let mut provided = BTreeSet::new();
-    for document in parsed.iter().flat_map(|p| &p.documents) {
-        let text = |pointer: &str| document.value.pointer(pointer).and_then(serde_json::Value::as_str);
-        if text("/kind") != Some("CustomResourceDefinition") {
-            continue;
-        }
-        let (Some(group), Some(kind), Some(plural)) = (
-            text("/spec/group"),
-            text("/spec/names/kind"),
-            text("/spec/names/plural"),
-        ) else {
-            continue;
-        };
-        let versions = document
-            .value
-            .pointer("/spec/versions")
-            .and_then(serde_json::Value::as_array);
-        for version in versions
-            .into_iter()
-            .flatten()
-            .filter_map(|v| v.get("name").and_then(serde_json::Value::as_str))
-        {
-            let api_version = format!("{group}/{version}");
-            if kinds.get(&api_version, kind).is_none() {
-                kinds.learn(
-                    &api_version,
-                    kind,
-                    KindFacts {
-                        plural: plural.to_owned(),
-                        namespaced: text("/spec/scope") != Some("Cluster"),
-                    },
-                );
-                provided.insert((api_version, kind.to_owned()));
-            }
-        }
-    }
-    provided
 }
 
 /// Reads the content of some objects again.

@@ -16,13 +16,10 @@ use holdfast_core::source::{
     Digest, ObjectKey,
     health::{self, Health},
     object::{annotation, split_api_version},
+    poll,
 };
 use holdfast_kube::source::{Applier, resource};
-use kube::{
-    Api, ResourceExt,
-    api::DynamicObject,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, ResourceExt, api::DynamicObject, runtime::watcher};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
@@ -280,9 +277,17 @@ async fn watch(
     manager: String,
     source: (String, String),
 ) {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(&labels)).default_backoff());
+    // The library's own back-off starts anew with each try to list, so a watch that is forbidden would ask every second.
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(&labels)));
     let mut listing: BTreeSet<ObjectKey> = BTreeSet::new();
+    let mut failures = 0_u32;
     while let Some(event) = events.next().await {
+        match &event {
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+            Ok(_) => failures = 0,
+            Err(_) => failures = failures.saturating_add(1),
+        }
+        let failed = event.is_err();
         let wake = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
@@ -335,6 +340,9 @@ async fn watch(
         };
         if wake {
             sources.wake(&source.0, &source.1);
+        }
+        if failed {
+            tokio::time::sleep(poll::watch_pause(failures)).await;
         }
     }
 }

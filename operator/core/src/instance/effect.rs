@@ -99,8 +99,9 @@ pub enum Effect {
     Stop(HowToStop),
     /// Running standby: take log from `Some`, or stop the WAL receiver and take from nobody. Ends with `Done(Follow)`.
     Follow(Option<Upstream>),
-    /// Running standby: occupy timelines up to `term - 1`, set nobody as synchronous, promote. Ends with `Done(Promote)`.
-    Promote { term: Term },
+    /// Running standby: occupy timelines up to `term - 1`, set who is to acknowledge commits, promote. Ends with
+    /// `Done(Promote)`. Whether the setting is in force by then, the next look tells.
+    Promote { term: Term, sync: SyncNames },
     /// Running primary: change the synchronous standbys (reload). Ends with `Done(SetSync)`.
     SetSync(SyncNames),
     /// Running primary: end these standbys' walsenders and wait until the processes are gone (they might still count by

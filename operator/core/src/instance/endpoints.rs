@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::failover::{MemberName, Term};
+use crate::failover::{MemberName, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
@@ -12,6 +12,8 @@ use super::machine::Instance;
 /// What this member has made its engine and its Services be, so that only changes are asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Served {
+    /// The rule that the last promotion was made with, and its term.
+    pub first: Option<(Term, Rule)>,
     /// The setting in force, as far as is known.
     pub sync: Option<SyncNames>,
     /// The setting asked for and not in force yet.
@@ -55,15 +57,35 @@ impl Instance {
             .collect();
         ro.sort_unstable();
         ro.dedup();
-        if before.is_some_and(|e| e.rw.is_some() == self.served.gate && e.ro.iter().eq(ro.iter().copied())) {
+        // Traffic that came here before the gate first opened stays.
+        let coming = self.lead.as_ref().is_some_and(|lead| !lead.opened);
+        let announced = before.is_some_and(|e| e.rw.is_some());
+        let serves = self.served.gate || (coming && announced);
+        if before.is_some_and(|e| e.rw.is_some() == serves && e.ro.iter().eq(ro.iter().copied())) {
             return;
         }
         let ro: BTreeSet<MemberName> = ro.into_iter().cloned().collect();
-        let rw = self.served.gate.then(|| self.me.clone());
+        let rw = serves.then(|| self.me.clone());
         let r = ro.iter().chain(&rw).cloned().collect();
         let endpoints = Endpoints {
             term: seen.term,
             rw,
+            ro,
+            r,
+        };
+        self.served.endpoints = Some(endpoints.clone());
+        self.out.push(Effect::Publish(endpoints));
+    }
+
+    /// Moves the traffic to this member before it is promoted: proxies take it up in their own time, which then is not an
+    /// outage. Until the gate opens clients are refused here, as they would be everywhere. Readers stay with those who will
+    /// follow.
+    pub(super) fn announce(&mut self, term: Term, first: &Rule) {
+        let ro: BTreeSet<MemberName> = first.standbys.iter().map(|dir| self.member_of(dir)).collect();
+        let r = ro.iter().chain([&self.me]).cloned().collect();
+        let endpoints = Endpoints {
+            term,
+            rw: Some(self.me.clone()),
             ro,
             r,
         };

@@ -54,6 +54,9 @@ impl Instance {
         };
         if covered {
             self.served.gate = true;
+            if let Some(lead) = &mut self.lead {
+                lead.opened = true;
+            }
             self.served.gating.push_back(true);
             self.out.push(Effect::Gate { open: true });
         }

@@ -24,6 +24,8 @@ pub(super) struct Lead {
     pub point: Lsn,
     /// That has happened.
     pub backed: bool,
+    /// Clients have been let in.
+    pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
     pub again: bool,
     /// Standbys that could acknowledge, and when each was last seen to.
@@ -98,9 +100,34 @@ impl Instance {
                 disk.led = Some(term);
             });
         }
-        self.served.sync = Some(SyncNames::Nobody);
+        let rule = self.first_rule(record);
+        self.served.sync = None;
         self.busy = Some(Work::Promote);
-        self.out.push(Effect::Promote { term: record.term });
+        self.out.push(Effect::Promote {
+            term: record.term,
+            sync: self.setting(&rule),
+        });
+        self.announce(record.term, &rule);
+        self.served.first = Some((record.term, rule));
+    }
+
+    /// The rule that this member hopes to begin its term with: everybody sealed for it and heard lately will follow. It is
+    /// set before the promotion, so that service does not wait for the engine to take up another setting.
+    fn first_rule(&self, record: &Record) -> crate::failover::Rule {
+        let (durability, copies) = self
+            .spec
+            .as_ref()
+            .map_or((Durability::Quorum, 1), |s| (s.durability, s.copies));
+        let stays = |member: &MemberName| {
+            let mut members = self.spec.iter().flat_map(|s| &s.members);
+            *member != self.me && members.any(|m| m.name == *member && !m.leaving && !m.fenced) && self.live(member)
+        };
+        let sealed = self
+            .seals
+            .iter()
+            .filter(|(m, (seal, _))| seal.term == record.term && stays(m));
+        let able = sealed.map(|(_, (seal, _))| seal.dir.clone()).collect();
+        rule::first(self.disk.dir.clone(), durability, copies, &able)
     }
 
     fn give_up_promotion(&mut self, record: &Record) {
@@ -161,13 +188,17 @@ impl Instance {
 
     fn note_lead(&mut self, seen: &PrimarySeen) {
         if self.lead.as_ref().is_none_or(|lead| lead.term != seen.term) {
+            // Whom it was promoted with has as long to come as one that is lost has to come back.
+            let first = self.served.first.as_ref().filter(|(term, _)| *term == seen.term);
+            let hoped = first.iter().flat_map(|(_, rule)| &rule.standbys);
             self.lead = Some(Lead {
                 term: seen.term,
                 since: self.now,
                 point: seen.flushed,
                 backed: false,
+                opened: false,
                 again: false,
-                able: Default::default(),
+                able: hoped.map(|dir| (dir.clone(), self.now)).collect(),
             });
         }
     }
@@ -204,6 +235,9 @@ impl Instance {
 
     fn finish_promotion(&mut self, record: &Record, seen: &PrimarySeen) {
         self.wait(Why::Promoting { term: record.term });
+        if self.served.sync.is_none() && self.served.asked.is_none() {
+            self.served.sync = Some(seen.sync.clone());
+        }
         let (Some(lead), Some(spec), Some(dir)) = (&self.lead, &self.spec, self.disk.dir.clone()) else {
             return;
         };
@@ -224,7 +258,16 @@ impl Instance {
         if able.len() < need && patient {
             return self.wait(Why::WaitsForStandbys { have: able.len(), need });
         }
-        let rule = rule::first(Some(dir), spec.durability, spec.copies, &able);
+        let now = rule::first(Some(dir), spec.durability, spec.copies, &able);
+        // Walsenders may release commits by what the engine was promoted with: the rule covers that, too. Mostly it is that.
+        let rule = match &self.served.first {
+            Some((term, hoped)) if *term == record.term => {
+                let have = able.intersection(&hoped.standbys).count();
+                let holds = have >= usize::from(hoped.quorum) && usize::from(hoped.quorum) >= need;
+                if holds { hoped.clone() } else { rule::widen(hoped, &now) }
+            }
+            _ => now,
+        };
         self.write(Record {
             phase: Phase::Leading,
             rule,

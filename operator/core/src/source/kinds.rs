@@ -1,8 +1,10 @@
 //! What is known about kinds without asking a server, and which of them hold data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::object::split_api_version;
+use serde_json::Value;
+
+use super::{object::split_api_version, yaml::Document};
 
 /// How the API serves one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,4 +105,46 @@ pub fn holds_data(group: &str, kind: &str) -> bool {
         "apiextensions.k8s.io" => kind == "CustomResourceDefinition",
         _ => false,
     }
+}
+
+/// The kinds that CustomResourceDefinitions among these documents provide; they become known without asking the server, which
+/// may not have them yet.
+pub fn definitions<'a>(
+    documents: impl IntoIterator<Item = &'a Document>,
+    kinds: &mut Kinds,
+) -> BTreeSet<(String, String)> {
+    let mut provided = BTreeSet::new();
+    for document in documents {
+        let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str);
+        if text("/kind") != Some("CustomResourceDefinition") {
+            continue;
+        }
+        let (Some(group), Some(kind), Some(plural)) = (
+            text("/spec/group"),
+            text("/spec/names/kind"),
+            text("/spec/names/plural"),
+        ) else {
+            continue;
+        };
+        let versions = document.value.pointer("/spec/versions").and_then(Value::as_array);
+        for version in versions
+            .into_iter()
+            .flatten()
+            .filter_map(|v| v.get("name").and_then(Value::as_str))
+        {
+            let api_version = format!("{group}/{version}");
+            if kinds.get(&api_version, kind).is_none() {
+                kinds.learn(
+                    &api_version,
+                    kind,
+                    KindFacts {
+                        plural: plural.to_owned(),
+                        namespaced: text("/spec/scope") != Some("Cluster"),
+                    },
+                );
+                provided.insert((api_version, kind.to_owned()));
+            }
+        }
+    }
+    provided
 }

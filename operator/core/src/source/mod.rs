@@ -24,7 +24,7 @@ pub mod revision;
 #[cfg(test)]
 mod tests;
 pub mod url;
-mod why;
+pub mod why;
 pub mod yaml;
 
 pub use holdfast_api::git_source::Problem;

@@ -89,7 +89,15 @@ fn field(path: &str, wanted: &Value, owned: Option<&Value>, missing: &mut Vec<St
         return;
     }
     let Some(owned) = owned.and_then(Value::as_object) else {
-        missing.push(path.to_owned());
+        // Nothing below is ours either: the fields are named, and not what holds them.
+        match wanted {
+            Value::Object(fields) if fields.values().any(|v| !v.is_null()) => {
+                for (name, value) in fields {
+                    field(&format!("{path}.{name}"), value, None, missing);
+                }
+            }
+            _ => missing.push(path.to_owned()),
+        }
         return;
     };
     // An empty set of children is a leaf, or an atomic value: everything below is ours.
@@ -176,6 +184,9 @@ mod tests {
         let less = json!({"f:metadata": {"f:labels": {"f:l": {}}}, "f:data": {"f:a": {}}});
         assert_eq!(drifted(&wanted, &live(less.clone()), "us"), ["data.b"]);
         assert_eq!(owner(&live(less), "data.b", "us").as_deref(), Some("other"));
+        // The last one of a mapping takes the mapping with it; it is still the field that is named.
+        let none = json!({"f:metadata": {"f:labels": {"f:l": {}}}});
+        assert_eq!(drifted(&wanted, &live(none), "us"), ["data.a", "data.b"]);
         assert_eq!(drifted(&wanted, &json!({}), "us"), ["the whole object"]);
     }
 

@@ -81,6 +81,11 @@ pub fn retry(last: Timestamp, failures: u32) -> Timestamp {
     )
 }
 
+/// The pause before a watch that failed so often in a row is begun again: from 1 s, doubling to a minute.
+pub fn watch_pause(failures: u32) -> std::time::Duration {
+    std::time::Duration::from_secs((1_u64 << failures.clamp(1, 8).saturating_sub(1)).min(60))
+}
+
 fn after(instant: Timestamp, pause: SignedDuration) -> Timestamp {
     instant.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
@@ -148,6 +153,8 @@ mod tests {
         assert_eq!([1, 2, 3, 8, 9, 4_000_000].map(wait), [2, 4, 8, 60, 60, 60]);
         let tried = |failures| retry(Timestamp::UNIX_EPOCH, failures).as_second();
         assert_eq!([1, 2, 9, 99].map(tried), [2, 4, 300, 300]);
+        let paused = |failures| watch_pause(failures).as_secs();
+        assert_eq!([0, 1, 2, 6, 7, u32::MAX].map(paused), [1, 1, 2, 32, 60, 60]);
     }
 
     #[test]

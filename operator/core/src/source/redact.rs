@@ -15,12 +15,14 @@ pub fn secret(key: &ObjectKey, value: &Value, apart: &str) -> Value {
         && let Value::Object(fields) = &mut value
     {
         for part in ["data", "stringData"] {
-            if let Some(Value::Object(entries)) = fields.get_mut(part) {
-                let hidden: Map<String, Value> = entries
-                    .keys()
-                    .map(|k| (k.clone(), Value::String(format!("{HIDDEN}{apart}"))))
-                    .collect();
-                *entries = hidden;
+            let hidden = || Value::String(format!("{HIDDEN}{apart}"));
+            match fields.get_mut(part) {
+                Some(Value::Object(entries)) => {
+                    *entries = entries.keys().map(|k| (k.clone(), hidden())).collect::<Map<_, _>>();
+                }
+                // A mistake, and perhaps a secret all the same.
+                Some(other) => *other = hidden(),
+                None => {}
             }
         }
     }

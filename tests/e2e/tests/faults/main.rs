@@ -5,6 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the assertion")]
 
+#[path = "../promises/one_house.rs"]
+mod one_house;
 mod single;
-#[path = "../promises/support.rs"]
-mod support;

@@ -7,4 +7,5 @@
 mod bootstrap;
 mod day_two;
 mod install;
+mod one_house;
 mod support;

@@ -1,0 +1,125 @@
+//! What the API server was asked, by its own audit log; and what a Git server asks the operator.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::house::{House, SYSTEM};
+
+/// One request of the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// `get`, `patch`, …
+    pub verb: String,
+    /// What is asked for, with the query.
+    pub uri: String,
+    /// The ServiceAccount that the operator acts as; empty for its own requests.
+    pub acts_as: String,
+    /// The answer.
+    pub code: u64,
+    /// When the server was done with it, in seconds since 1970.
+    pub done: f64,
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(u64);
+
+impl House {
+    /// Now.
+    pub fn mark_requests(&self) -> Result<Mark> {
+        let file = self.bed.audit_log()?;
+        let length = std::fs::metadata(&file).with_context(|| {
+            format!(
+                "{}: a bed that was started by an older program has no audit log",
+                file.display()
+            )
+        })?;
+        Ok(Mark(length.len()))
+    }
+
+    /// What the operator has asked since, but for its own leader election and the ends of long watches, which begin again
+    /// every few minutes whatever happens.
+    pub fn requests_since(&self, mark: Mark) -> Result<Vec<Request>> {
+        let mut file = std::fs::File::open(self.bed.audit_log()?)?;
+        file.seek(SeekFrom::Start(mark.0))?;
+        let mut lines = String::new();
+        file.read_to_string(&mut lines)?;
+        let system = format!("system:serviceaccount:{SYSTEM}:");
+        let mut found = Vec::new();
+        // The last line may not be whole yet.
+        for line in lines.split_inclusive('\n').filter(|l| l.ends_with('\n')) {
+            let event: Value = serde_json::from_str(line)?;
+            let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            if text("/user/username").starts_with(&system)
+                && text("/objectRef/resource") != "leases"
+                && text("/verb") != "watch"
+            {
+                found.push(Request {
+                    verb: text("/verb").into(),
+                    uri: text("/requestURI").into(),
+                    acts_as: text("/impersonatedUser/username").into(),
+                    code: event
+                        .pointer("/responseStatus/code")
+                        .and_then(Value::as_u64)
+                        .unwrap_or(0),
+                    done: text("/stageTimestamp")
+                        .parse::<jiff::Timestamp>()?
+                        .as_duration()
+                        .as_secs_f64(),
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A Git server that says that something was pushed, as GitHub does, at the operator's Service.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    address: String,
+    path: String,
+    /// What the delivery says of who sent it; empty for nothing.
+    pub signature: String,
+}
+
+/// Nothing in it is believed.
+const BODY: &str = r#"{"ref": "refs/heads/main"}"#;
+
+impl Webhook {
+    /// For a source, signed with this token.
+    pub fn new(house: &House, namespace: &str, source: &str, token: &[u8]) -> Result<Webhook> {
+        let service = ["-n", SYSTEM, "get", "service", "holdfast"];
+        let address = house.kubectl(&[&service[..], &["-o", "jsonpath={.spec.clusterIP}"]].concat())?;
+        let mac = Hmac::<Sha256>::new_from_slice(token)?.chain_update(BODY);
+        let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Webhook {
+            address,
+            path: format!("/hook/{namespace}/{source}"),
+            signature: format!("sha256={hex}"),
+        })
+    }
+
+    /// Delivers; the status of the answer.
+    pub fn deliver(&self) -> Result<u16> {
+        let mut stream = TcpStream::connect((self.address.as_str(), 9292))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        write!(
+            stream,
+            "POST {} HTTP/1.1\r\nHost: holdfast\r\nConnection: close\r\nX-Hub-Signature-256: {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{BODY}",
+            self.path,
+            self.signature,
+            BODY.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).context("no HTTP answer")?;
+        Ok(status.parse()?)
+    }
+}
