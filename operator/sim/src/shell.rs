@@ -148,8 +148,18 @@ impl World {
                 let why = why.to_string();
                 self.note(|| format!("m{m}: \"{why}\""));
             }
+            Effect::Publish(to) => {
+                let rw = to.rw.as_ref().map_or("nobody", |m| m.0.as_str());
+                let ro: Vec<&str> = to.ro.iter().map(|m| m.0.as_str()).collect();
+                let text = format!("traffic: writes to {rw}, reads to {}", ro.join(" "));
+                self.note(|| format!("m{m}: {text}"));
+            }
             other => {
-                let text = format!("{other:?}");
+                // names without their types
+                let text = format!("{other:?}")
+                    .replace("DirId(\"", "")
+                    .replace("MemberName(\"", "")
+                    .replace("\")", "");
                 self.note(|| format!("m{m}: {text}"));
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::failover::{DirId, Lsn, MemberName, Phase, Record, Term, rule};
+use crate::failover::{DirId, Lsn, MemberName, Phase, Position, Record, Term, position, rule};
 
 use super::effect::{Effect, HowToStop, StartAs, SyncNames};
 use super::event::{Engine, PrimarySeen, Work};
@@ -122,10 +122,17 @@ impl Instance {
             let mut members = self.spec.iter().flat_map(|s| &s.members);
             *member != self.me && members.any(|m| m.name == *member && !m.leaving && !m.fenced) && self.live(member)
         };
+        let own = self.position();
+        let history = match &*self.engine {
+            Engine::Standby(seen) => seen.history.as_slice(),
+            _ => &[],
+        };
+        // One with a tail of its own must rewind first: until it has, its seal could not be had, and a rule needs its members'.
+        let prefix = |at: Position| at.lsn <= own.lsn && position::on_history(at, own.term, history);
         let sealed = self
             .seals
             .iter()
-            .filter(|(m, (seal, _))| seal.term == record.term && stays(m));
+            .filter(|(m, (seal, _))| seal.term == record.term && stays(m) && prefix(seal.position));
         let able = sealed.map(|(_, (seal, _))| seal.dir.clone()).collect();
         rule::first(self.disk.dir.clone(), durability, copies, &able)
     }
