@@ -64,6 +64,11 @@ impl Bed {
         )
     }
 
+    /// Puts Patroni with PostgreSQL 17 into the registry; made first if need be, which usually takes 60 s.
+    pub fn push_patroni(&self) -> Result<ImageRef> {
+        registry::install(&self.state()?, &image::patroni()?, "bed/patroni:17")
+    }
+
     /// The API server's audit log: a JSON line for each request of a ServiceAccount outside kube-system.
     pub fn audit_log(&self) -> Result<PathBuf> {
         control::audit_log(&self.state()?)

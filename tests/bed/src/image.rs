@@ -226,38 +226,42 @@ pub fn postgres(major: u8) -> Result<PathBuf> {
         18 => "sid",
         other => bail!("Debian has PostgreSQL 15, 17 and 18, not {other}"),
     };
-    cached(
-        &format!("postgres-{major}-1"),
-        &format!("the PostgreSQL {major} image (usually 60 s)"),
-        |work| {
-            let root = work.join("root.tar");
-            let include = format!("--include=postgresql-{major},ca-certificates,procps");
-            let mut bootstrap = command(&["mmdebstrap", "--quiet", "--variant=minbase", &include]);
-            bootstrap.arg("--aptopt=Acquire::Languages \"none\"");
-            for unused in ["doc", "man", "locale", "info"] {
-                bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unused}/*"));
-            }
-            // A third of the size is there for just-in-time compilation, which no test of ours uses and PostgreSQL can miss.
-            bootstrap.arg(format!(
-                "--customize-hook=rm -rf \"$1\"/usr/lib/*/libLLVM* \"$1\"/usr/lib/llvm* \"$1\"/usr/lib/*/libz3* \
+    debian(&format!("postgres-{major}-1"), suite, major, "")
+}
+
+/// Makes, once, the image of Debian's Patroni with PostgreSQL 17 and returns its layout folder: the peer of benchmarks.
+pub fn patroni() -> Result<PathBuf> {
+    debian("patroni-17-1", "trixie", 17, ",patroni,python3-cryptography")
+}
+
+fn debian(key: &str, suite: &str, major: u8, more: &str) -> Result<PathBuf> {
+    cached(key, &format!("the image {key} (usually 60 s)"), |work| {
+        let root = work.join("root.tar");
+        let include = format!("--include=postgresql-{major},ca-certificates,procps{more}");
+        let mut bootstrap = command(&["mmdebstrap", "--quiet", "--variant=minbase", &include]);
+        bootstrap.arg("--aptopt=Acquire::Languages \"none\"");
+        for unused in ["doc", "man", "locale", "info"] {
+            bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unused}/*"));
+        }
+        // A third of the size is there for just-in-time compilation, which no test of ours uses and PostgreSQL can miss.
+        bootstrap.arg(format!(
+            "--customize-hook=rm -rf \"$1\"/usr/lib/*/libLLVM* \"$1\"/usr/lib/llvm* \"$1\"/usr/lib/*/libz3* \
              \"$1\"/usr/lib/postgresql/{major}/lib/bitcode \"$1\"/usr/lib/postgresql/{major}/lib/llvmjit*"
-            ));
-            // initdb has no business in an image, and the cluster that Debian makes would only be in the way.
-            bootstrap.arg(
-                "--customize-hook=rm -rf \"$1\"/var/lib/postgresql/* \"$1\"/etc/postgresql/* \"$1\"/var/cache/apt/*",
-            );
-            output(bootstrap.args([suite, paths::text(&root)?]))?;
-            let spec = ImageSpec {
-                layers: vec![root.clone()],
-                env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],
-                user: "postgres".into(),
-                ..ImageSpec::default()
-            };
-            let digest = spec.write(&work.join("layout"))?;
-            fs::remove_file(root)?;
-            Ok(digest)
-        },
-    )
+        ));
+        // initdb has no business in an image, and the cluster that Debian makes would only be in the way.
+        bootstrap
+            .arg("--customize-hook=rm -rf \"$1\"/var/lib/postgresql/* \"$1\"/etc/postgresql/* \"$1\"/var/cache/apt/*");
+        output(bootstrap.args([suite, paths::text(&root)?]))?;
+        let spec = ImageSpec {
+            layers: vec![root.clone()],
+            env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],
+            user: "postgres".into(),
+            ..ImageSpec::default()
+        };
+        let digest = spec.write(&work.join("layout"))?;
+        fs::remove_file(root)?;
+        Ok(digest)
+    })
 }
 
 /// Makes an image with `make`, which writes `WORK/layout`, unless the cache has it under `key`.

@@ -2,6 +2,7 @@
 
 pub mod fault;
 pub mod house;
+pub mod patroni;
 pub mod repo;
 pub mod report;
 pub mod requests;

@@ -122,6 +122,22 @@ impl<'a> Set<'a> {
         ])
     }
 
+    /// A planned switchover by kubectl-holdfast, with more arguments such as `--to`.
+    pub fn switchover_to(&self, more: &[&str]) -> Result<()> {
+        let program = binary()?.with_file_name("kubectl-holdfast");
+        ensure!(
+            program.exists(),
+            "{} is not there: run `make image` first",
+            program.display()
+        );
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", self.house.bed.kubeconfig()?);
+        run(command
+            .args(["-n", &self.namespace, "switchover", &self.name])
+            .args(more))
+        .map(drop)
+    }
+
     /// Names of the Pods behind a Service, as the EndpointSlice says, sorted.
     pub fn behind(&self, which: &str) -> Result<Vec<String>> {
         let slice = self
@@ -170,14 +186,6 @@ impl System for Set<'_> {
     }
 
     fn switchover(&self) -> Result<()> {
-        let program = binary()?.with_file_name("kubectl-holdfast");
-        ensure!(
-            program.exists(),
-            "{} is not there: run `make image` first",
-            program.display()
-        );
-        let mut command = Command::new(program);
-        command.env("KUBECONFIG", self.house.bed.kubeconfig()?);
-        run(command.args(["-n", &self.namespace, "switchover", &self.name])).map(drop)
+        self.switchover_to(&[])
     }
 }

@@ -21,6 +21,8 @@ pub type Connection = tokio_postgres::Connection<tokio_postgres::Socket, TlsStre
 pub struct Access {
     config: Config,
     tls: MakeRustlsConnect,
+    /// SQL for the name of the member that answers.
+    pub identity: &'static str,
 }
 
 impl Access {
@@ -49,6 +51,31 @@ impl Access {
         Ok(Access {
             config,
             tls: MakeRustlsConnect::new(tls),
+            identity: "current_setting('cluster_name')",
+        })
+    }
+
+    /// To an address, with a password and without TLS. Members are told apart by their addresses.
+    pub fn plain(address: &str, user: &str, password: &str) -> Result<Access> {
+        let mut config = Config::new();
+        config
+            .hostaddr(address.parse().with_context(|| format!("address {address:?}"))?)
+            .host(address)
+            .port(5432)
+            .user(user)
+            .password(password)
+            .dbname("postgres")
+            .ssl_mode(tokio_postgres::config::SslMode::Disable)
+            .connect_timeout(Duration::from_secs(2));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        Ok(Access {
+            config,
+            tls: MakeRustlsConnect::new(tls),
+            identity: "host(inet_server_addr())",
         })
     }
 

@@ -187,7 +187,7 @@ async fn client(me: u32, access: &Access, stop: &AtomicBool, history: &Mutex<Vec
         number += 1;
         let sent = micros(started);
         open.warned.store(false, Ordering::Relaxed);
-        let outcome = match tokio::time::timeout(PATIENCE, write(&open.client, me, number)).await {
+        let outcome = match tokio::time::timeout(PATIENCE, write(&open.client, access.identity, me, number)).await {
             Ok(Ok(_)) if open.warned.load(Ordering::Relaxed) => Outcome::Unknown,
             Ok(Ok((member, term))) => Outcome::Acknowledged { member, term },
             Ok(Err(error)) => {
@@ -223,10 +223,10 @@ fn told(error: &tokio_postgres::Error) -> Outcome {
 }
 
 /// Writes a row in one statement, which commits by itself; says who did and in which term (= timeline).
-async fn write(client: &Client, me: u32, number: u64) -> Result<(String, u32), tokio_postgres::Error> {
+async fn write(client: &Client, identity: &str, me: u32, number: u64) -> Result<(String, u32), tokio_postgres::Error> {
     let text = format!(
         "insert into ledger(client, number) values ({me}, {number}) \
-         returning current_setting('cluster_name') || ' ' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
+         returning {identity} || ' ' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
     );
     let row = client.query_one(&text, &[]).await?;
     let said: String = row.try_get(0)?;

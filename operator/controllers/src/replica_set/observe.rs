@@ -199,6 +199,7 @@ fn seen(json: &str, pod_uid: &str) -> Option<MemberSeen> {
         generation: status.spec_generation,
         fit: matches!(status.state, MemberState::Serving | MemberState::Streaming),
         pending_restart: status.pending_restart,
+        volume: status.volume_free_bytes.zip(status.volume_bytes),
         rejected: status
             .rejected
             .iter()

@@ -77,11 +77,16 @@ impl Instance {
         self.out.push(Effect::Publish(endpoints));
     }
 
-    /// Moves the traffic to this member before it is promoted: proxies take it up in their own time, which then is not an
-    /// outage. Until the gate opens clients are refused here, as they would be everywhere. Readers stay with those who will
-    /// follow.
-    pub(super) fn announce(&mut self, term: Term, first: &Rule) {
-        let ro: BTreeSet<MemberName> = first.standbys.iter().map(|dir| self.member_of(dir)).collect();
+    /// Moves the traffic to this member once it is promoted, before it may serve: proxies take that up in their own time,
+    /// which then is not an outage. Until the gate opens clients are refused here, as they would be everywhere; not sooner,
+    /// because their attempts would cost a promotion its time. Readers stay with those who will follow.
+    pub(super) fn announce(&mut self, term: Term) {
+        if self.served.endpoints.as_ref().is_some_and(|e| e.term == term) {
+            return;
+        }
+        let first = self.served.first.iter().filter(|(of, _)| *of == term);
+        let standbys = first.flat_map(|(_, rule)| &rule.standbys);
+        let ro: BTreeSet<MemberName> = standbys.map(|dir| self.member_of(dir)).collect();
         let r = ro.iter().chain([&self.me]).cloned().collect();
         let endpoints = Endpoints {
             term,

@@ -100,28 +100,23 @@ impl Instance {
                 disk.led = Some(term);
             });
         }
-        let rule = self.first_rule(record);
+        let rule = self.first_rule();
         self.served.sync = None;
         self.busy = Some(Work::Promote);
         self.out.push(Effect::Promote {
             term: record.term,
             sync: self.setting(&rule),
         });
-        self.announce(record.term, &rule);
         self.served.first = Some((record.term, rule));
     }
 
-    /// The rule that this member hopes to begin its term with: everybody sealed for it and heard lately will follow. It is
-    /// set before the promotion, so that service does not wait for the engine to take up another setting.
-    fn first_rule(&self, record: &Record) -> crate::failover::Rule {
-        let (durability, copies) = self
-            .spec
-            .as_ref()
-            .map_or((Durability::Quorum, 1), |s| (s.durability, s.copies));
-        let stays = |member: &MemberName| {
-            let mut members = self.spec.iter().flat_map(|s| &s.members);
-            *member != self.me && members.any(|m| m.name == *member && !m.leaving && !m.fenced) && self.live(member)
-        };
+    /// The rule that this member hopes to begin its term with: everybody heard lately will follow. It is set before the
+    /// promotion, so that service does not wait for the engine to take up another setting.
+    fn first_rule(&self) -> crate::failover::Rule {
+        let wish = self.spec.as_ref().map(|s| (s.durability, s.copies));
+        let (durability, copies) = wish.unwrap_or((Durability::Quorum, 1));
+        let members = self.spec.iter().flat_map(|s| &s.members);
+        let staying = members.filter(|m| m.name != self.me && !m.leaving && !m.fenced && self.live(&m.name));
         let own = self.position();
         let history = match &*self.engine {
             Engine::Standby(seen) => seen.history.as_slice(),
@@ -129,11 +124,12 @@ impl Instance {
         };
         // One with a tail of its own must rewind first: until it has, its seal could not be had, and a rule needs its members'.
         let prefix = |at: Position| at.lsn <= own.lsn && position::on_history(at, own.term, history);
-        let sealed = self
-            .seals
-            .iter()
-            .filter(|(m, (seal, _))| seal.term == record.term && stays(m) && prefix(seal.position));
-        let able = sealed.map(|(_, (seal, _))| seal.dir.clone()).collect();
+        let able = staying
+            .filter_map(|m| {
+                let last = &self.peers.of.get(&m.name)?.last;
+                last.dir.clone().filter(|_| prefix(last.position))
+            })
+            .collect();
         rule::first(self.disk.dir.clone(), durability, copies, &able)
     }
 
@@ -245,6 +241,7 @@ impl Instance {
         if self.served.sync.is_none() && self.served.asked.is_none() {
             self.served.sync = Some(seen.sync.clone());
         }
+        self.announce(record.term);
         let (Some(lead), Some(spec), Some(dir)) = (&self.lead, &self.spec, self.disk.dir.clone()) else {
             return;
         };

@@ -5,8 +5,9 @@
 pub struct Timings {
     /// Between heartbeats to each peer.
     pub heartbeat: u64,
-    /// A leader not heard (or heard as unhealthy) for this long is lost: 2.5 heartbeats, so that one lost message is not
-    /// enough. With seal, promotion and traffic (below 1 s together) a silent leader costs its clients less than 5 s.
+    /// A leader not heard (or heard as unhealthy) for this long is lost: four heartbeats, so that lost messages are not
+    /// enough. With seal, promotion and traffic (below 1 s together) and a client that itself waits 1.5 s for an answer, a
+    /// silent leader costs its clients less than 5 s.
     pub detect: u64,
     /// A standby not heard for this long leaves the rule, if the rule allows. As `detect`.
     pub standby_lost: u64,
@@ -54,9 +55,9 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Timings {
         Timings {
-            heartbeat: 1_000,
-            detect: 2_500,
-            standby_lost: 2_500,
+            heartbeat: 500,
+            detect: 2_000,
+            standby_lost: 2_000,
             stagger: 100,
             fence: 5_000,
             lease: 10_000,
@@ -64,7 +65,7 @@ impl Default for Timings {
             read_quiet: 5_000,
             renew: 5_000,
             reseal: 500,
-            live: 2_500,
+            live: 2_000,
             yield_to_target: 2_000,
             switchover: 10_000,
             silent: 10_000,

@@ -30,17 +30,22 @@ pub fn report(
     let serving = record.is_some_and(|r| r.phase == Phase::Leading && view.pods.get(&r.leader).is_some_and(serves));
     let phase = phase(view, decision, record, serving, fit);
     let rejected: Vec<String> = rejected(view);
+    let low = low_volumes(view);
+    let mut message = decision.why().to_string();
+    for volume in &low {
+        message = format!("{message}; {volume}");
+    }
     HAReplicaSetStatus {
         observed_generation: Some(view.generation),
         phase: Some(phase),
-        message: Some(clip(decision.why().to_string(), 512)),
+        message: Some(clip(message, 512)),
         primary: record.filter(|r| r.phase == Phase::Leading).map(|r| r.leader.0.clone()),
         term: record.map(|r| i64::from(r.term.0)),
         ready: Some(format!("{fit}/{}", view.plan.members)),
         rule: record.filter(|r| r.rule.leader.is_some()).map(|r| rule_text(view, r)),
         image: view.resolved_image.clone(),
         system_identifier: record.and_then(|r| r.system_identifier).map(|id| id.to_string()),
-        conditions: conditions(view, decision, old, serving, phase, &rejected, now),
+        conditions: conditions(view, decision, old, serving, phase, (&rejected, &low), now),
         members,
         rejected_parameters: rejected,
         ca_expires,
@@ -198,9 +203,10 @@ fn conditions(
     old: &[Condition],
     serving: bool,
     phase: Shown,
-    rejected: &[String],
+    (rejected, low): (&[String], &[String]),
     now: jiff::Timestamp,
 ) -> Vec<Condition> {
+    let spoken = view.pods.values().any(|p| p.seen.is_some());
     let why = decision.why();
     let ready = phase == Shown::Ready;
     let stalled = why.severity() == Severity::Warning || phase == Shown::Unavailable;
@@ -223,18 +229,52 @@ fn conditions(
             "no primary accepts writes".into()
         },
     });
-    wanted.push(Wanted {
-        kind: "ParametersApplied",
-        truth: rejected.is_empty().into(),
-        reason: if rejected.is_empty() { "Applied" } else { "Refused" },
-        message: clip(
-            if rejected.is_empty() {
-                "all parameters are in force".into()
-            } else {
-                rejected.join("; ")
-            },
-            1024,
-        ),
-    });
+    wanted.push(list(
+        "ParametersApplied",
+        ["Applied", "Refused"],
+        "all parameters are in force",
+        rejected,
+        spoken,
+    ));
+    wanted.push(list(
+        "StorageAvailable",
+        ["Available", "VolumeFull"],
+        "every volume has room",
+        low,
+        spoken,
+    ));
     merge(old, &wanted, Some(view.generation), now)
+}
+
+/// A condition that is true while nothing is listed against it, and unknown until a member has spoken.
+fn list(kind: &'static str, [good, bad]: [&'static str; 2], fine: &str, problems: &[String], spoken: bool) -> Wanted {
+    let (truth, reason, message) = match (problems.is_empty(), spoken) {
+        (false, _) => (Truth::False, bad, problems.join("; ")),
+        (true, true) => (Truth::True, good, fine.to_owned()),
+        (true, false) => (Truth::Unknown, "NotSeen", "no member has reported yet".to_owned()),
+    };
+    Wanted {
+        kind,
+        truth,
+        reason,
+        message: clip(message, 1024),
+    }
+}
+
+/// Two segments of PostgreSQL's log: with less than that a member may not be able to go on writing it.
+const LEAST_FREE: u64 = 32 << 20;
+
+/// Volumes with less than a twentieth or [`LEAST_FREE`] left, in words.
+fn low_volumes(view: &SetView) -> Vec<String> {
+    let low = view.pods.iter().filter_map(|(member, pod)| {
+        let (free, all) = pod.seen.as_ref()?.volume?;
+        (free < LEAST_FREE.max(all / 20)).then(|| {
+            format!(
+                "the volume of {member} is full: {} MiB of {} MiB are left; grow spec.storage.size, or remove data",
+                free >> 20,
+                all >> 20
+            )
+        })
+    });
+    low.collect()
 }

@@ -64,6 +64,7 @@ fn pod(n: u16, role: Role) -> PodView {
             fit: true,
             pending_restart: Vec::new(),
             rejected: Vec::new(),
+            volume: None,
             version: None,
         }),
     }

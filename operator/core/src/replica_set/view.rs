@@ -112,6 +112,8 @@ pub struct MemberSeen {
     pub rejected: Vec<String>,
     /// Engine version.
     pub version: Option<String>,
+    /// Bytes free on its volume, and the volume's size.
+    pub volume: Option<(u64, u64)>,
 }
 
 impl SetView {

@@ -7,5 +7,6 @@
 mod bootstrap;
 mod day_two;
 mod install;
+mod lifecycle;
 mod one_house;
 mod support;

@@ -1,0 +1,211 @@
+//! What happens to a set over the years: it shrinks, its certificates run out, its disk fills, its operator dies, it is
+//! deleted and comes back.
+
+use std::time::{Duration, Instant};
+
+use holdfast_e2e::house::{SYSTEM, wait_for};
+use holdfast_e2e::sql::Access;
+use holdfast_e2e::{House, Set};
+
+use crate::support::in_namespace;
+
+const START: Duration = Duration::from_secs(240);
+
+fn jsonpath(house: &House, namespace: &str, what: &str, path: &str) -> String {
+    let path = format!("jsonpath={path}");
+    house
+        .kubectl(&["-n", namespace, "get", what, "-o", &path])
+        .unwrap_or_default()
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn data_of_a_deleted_set_is_kept_and_taken_over_only_when_asked() {
+    in_namespace("retained", |house, ns| {
+        let set = Set::apply(house, ns, "db", 3, "").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        rw.query("create table t(x int); insert into t values (42)").unwrap();
+        house
+            .kubectl(&["-n", ns, "delete", "hrs", "db", "--wait=true", "--timeout=120s"])
+            .unwrap();
+        wait_for("the pods are gone", START, || {
+            let pods = jsonpath(house, ns, "pods", "{.items[*].metadata.name}");
+            Ok(if pods.is_empty() { Ok(()) } else { Err(pods) })
+        })
+        .unwrap();
+        assert_eq!(
+            jsonpath(house, ns, "pvc", "{.items[*].metadata.name}"),
+            "db-1 db-2 db-3"
+        );
+
+        let set = Set::apply(house, ns, "db", 3, "").unwrap();
+        wait_for("it says what is there and what to do", Duration::from_secs(30), || {
+            let message = set.status("/message")?;
+            Ok(if message.contains("adopt: true") {
+                Ok(())
+            } else {
+                Err(message)
+            })
+        })
+        .unwrap();
+        assert_eq!(
+            jsonpath(house, ns, "pods", "{.items[*].metadata.name}"),
+            "",
+            "nothing runs on it"
+        );
+
+        house
+            .kubectl(&["-n", ns, "delete", "hrs", "db", "--wait=true"])
+            .unwrap();
+        let set = Set::apply(house, ns, "db", 3, "bootstrap: {adopt: true}").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        assert_eq!(rw.query("select x from t").unwrap(), "42");
+    });
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn a_leader_that_is_to_go_hands_over_first_and_takes_its_slot_with_it() {
+    in_namespace("shrink", |house, ns| {
+        let set = Set::apply(house, ns, "db", 3, "").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        rw.query("create table t(x int); insert into t values (42)").unwrap();
+        set.switchover_to(&["--to", "db-3"]).unwrap();
+        set.wait_ready(START).unwrap();
+        assert_eq!(set.primary().unwrap(), "db-3");
+        set.change(2, "durability: {mode: Quorum}").unwrap();
+        set.wait_ready(START).unwrap();
+        assert_ne!(set.primary().unwrap(), "db-3");
+        assert_eq!(set.behind("r").unwrap(), ["db-1", "db-2"]);
+        assert_eq!(rw.query("select x from t").unwrap(), "42");
+        let slots =
+            "select coalesce(string_agg(slot_name, ' '), '') from pg_replication_slots where slot_name = 'db_3'";
+        wait_for("its slot is gone", Duration::from_secs(30), || {
+            let left = rw.query(slots)?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+        })
+        .unwrap();
+        let names = rw.query("show synchronous_standby_names").unwrap();
+        assert!(!names.contains("db_3"), "{names}");
+    });
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn an_operator_killed_again_and_again_wedges_nothing() {
+    in_namespace("killed", |house, ns| {
+        let set = Set::apply(house, ns, "db", 3, "").unwrap();
+        let kill_for = |time: Duration| {
+            let start = Instant::now();
+            let mut kills = 0;
+            while start.elapsed() < time {
+                // Not in step with what the operator does.
+                std::thread::sleep(Duration::from_millis(700 + 613 * (kills % 4)));
+                let select = ["-l", "app.kubernetes.io/name=holdfast", "--grace-period=0", "--force"];
+                let _ = house.kubectl(&[["-n", SYSTEM, "delete", "pod"].as_slice(), &select].concat());
+                kills += 1;
+            }
+        };
+        kill_for(Duration::from_secs(15));
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        rw.query("create table t(x int); insert into t values (42)").unwrap();
+        let identifier = "select system_identifier from pg_control_system()";
+        let first = rw.query(identifier).unwrap();
+
+        set.change(5, "").unwrap();
+        kill_for(Duration::from_secs(10));
+        set.wait_ready(START).unwrap();
+        set.change(3, "").unwrap();
+        kill_for(Duration::from_secs(10));
+        set.wait_ready(START).unwrap();
+        assert_eq!(rw.query(identifier).unwrap(), first, "there was no second initdb");
+        assert_eq!(rw.query("select x from t").unwrap(), "42");
+        assert_eq!(set.behind("r").unwrap().len(), 3);
+    });
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn a_full_volume_is_told_and_service_goes_on_when_there_is_room_again() {
+    in_namespace("full", |house, ns| {
+        let set = Set::apply(house, ns, "db", 1, "").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        rw.query("create table t(x text); insert into t values ('kept')")
+            .unwrap();
+        let volume = house.bed.volume(ns, "db-1").unwrap();
+        house.bed.fill(&volume, 0).unwrap();
+        // Enough to need new files.
+        let more = "insert into t select repeat('x', 1000) from generate_series(1, 40000)";
+        wait_for("writes are refused", Duration::from_secs(60), || {
+            Ok(match rw.query(more) {
+                Ok(_) => Err("still room".into()),
+                Err(_) => Ok(()),
+            })
+        })
+        .unwrap();
+        wait_for("status says that the volume is full", Duration::from_secs(60), || {
+            let message = set.status("/message")?;
+            let full = message.contains("full") || message.contains("No space left");
+            Ok(if full { Ok(()) } else { Err(message) })
+        })
+        .unwrap();
+        house.bed.unfill(&volume).unwrap();
+        wait_for("writes go on", Duration::from_secs(120), || {
+            Ok(rw
+                .query("insert into t values ('after')")
+                .map(drop)
+                .map_err(|e| format!("{e:#}")))
+        })
+        .unwrap();
+        assert_eq!(rw.query("select count(*) from t where x = 'kept'").unwrap(), "1");
+        set.wait_ready(START).unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn a_certificate_is_replaced_without_a_restart() {
+    in_namespace("renewed", |house, ns| {
+        let set = Set::apply(house, ns, "db", 3, "").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        let begun = "select pg_postmaster_start_time()::text || host(inet_server_addr())";
+        let before = rw.query(begun).unwrap();
+        let serial = |member: &str| jsonpath(house, ns, &format!("secret/{member}-tls"), "{.data.tls\\.crt}");
+        let primary = set.primary().unwrap();
+        let old = serial(&primary);
+        assert!(!old.is_empty());
+        for member in ["db-1", "db-2", "db-3"] {
+            house
+                .kubectl(&["-n", ns, "delete", "secret", &format!("{member}-tls")])
+                .unwrap();
+        }
+        wait_for("there is a new certificate", Duration::from_secs(60), || {
+            let new = serial(&primary);
+            Ok(if new.is_empty() || new == old {
+                Err("the old one".into())
+            } else {
+                Ok(())
+            })
+        })
+        .unwrap();
+        // The kubelet brings a changed Secret to its pods within its sync period, which is a minute or two.
+        wait_for("the agent takes it up", Duration::from_secs(180), || {
+            let log = house.kubectl(&["-n", ns, "logs", &primary, "-c", "postgresql"])?;
+            let taken = log.matches("certificate taken up").count();
+            Ok(if taken >= 2 {
+                Ok(())
+            } else {
+                Err(format!("{taken} times"))
+            })
+        })
+        .unwrap();
+        assert_eq!(rw.query(begun).unwrap(), before, "the engine was not restarted");
+        set.wait_ready(START).unwrap();
+    });
+}
