@@ -4,7 +4,7 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-bed test-e2e test-api-away bench-git image lint generate check-generated deny sim
+.PHONY: help demo demo-down test test-fast test-bed test-e2e test-api-away bench-git mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -21,10 +21,13 @@ image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast --bin holdfast --bin kubectl-holdfast
 
-test: lint check-generated test-fast test-e2e ## Everything; the same that CI runs
+test: lint check-generated test-fast mutants sim-fresh test-e2e ## Everything; the same that CI runs
 
 test-fast: ## Without a cluster; under a minute warm
 	cargo test --workspace
+
+mutants: ## The simulator finds every deliberate protocol bug
+	cargo test -q -p holdfast -p holdfast-sim --features holdfast-sim/mutants --test mutants
 
 test-e2e: image ## The promises, on the bed
 	cargo build -q -p holdfast-bed
@@ -44,11 +47,16 @@ bench-git: image ## What a GitSource with 10,000 objects costs: seconds, and req
 test-bed: ## The bed's own tests: each fault is real
 	cargo test -p holdfast-bed -- --ignored --test-threads=1
 
-SIM = cargo run -q --profile image -p holdfast-sim --
+# Built as part of the program, so that it shares the program's dependencies: seconds after `make image`.
+SIM = cargo build -q --profile image -p holdfast -p holdfast-sim --bin holdfast-sim && nice -n 19 $(TARGET)/image/holdfast-sim
 N ?= 1000000
+SIM_SECONDS ?= 60
 
 sim: ## N fresh histories of the simulator (make sim N=1000000)
-	$(SIM) run --histories $(N) --seed $$(date +%s)00000
+	@$(SIM) run --histories $(N) --seed $$(date +%s)00000
+
+sim-fresh: ## 60 s of fresh histories; a failing one is told as a story, with the seed
+	@$(SIM) run --histories $(N) --seconds $(SIM_SECONDS) --seed $$(date +%s)00000
 
 deny: ## Licences, sources and duplicates of what we build on (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || cargo install -q --locked cargo-deny

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{DirId, MemberName, Term};
 use holdfast_core::instance::{
@@ -13,6 +14,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::cluster::hand;
 use crate::metrics::Metrics;
 use crate::shell::Inbox;
+
+/// The gate is not opened when that was asked for longer ago than this.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A piece of work.
 #[derive(Debug)]
@@ -27,7 +31,8 @@ pub enum Job {
     Promote(Term, SyncNames),
     SetSync(SyncNames),
     EndWalsenders(BTreeSet<DirId>),
-    Gate(bool),
+    /// Open or close, and when that was asked for.
+    Gate(bool, Instant),
     Slots(BTreeSet<MemberName>),
 }
 
@@ -74,7 +79,7 @@ impl Hands {
             Effect::Promote { term, sync } => Job::Promote(term, sync),
             Effect::SetSync(sync) => Job::SetSync(sync),
             Effect::EndWalsenders(dirs) => Job::EndWalsenders(dirs),
-            Effect::Gate { open } => Job::Gate(open),
+            Effect::Gate { open } => Job::Gate(open, Instant::now()),
             Effect::Slots(members) => Job::Slots(members),
             other => return Some(other),
         };
@@ -164,7 +169,9 @@ impl Worker {
             Job::Promote(term, sync) => return plain(pg.promote(term, sync).await),
             Job::SetSync(sync) => return plain(pg.set_sync(sync).await),
             Job::EndWalsenders(dirs) => return plain(pg.end_walsenders(&dirs).await),
-            Job::Gate(open) => return plain(pg.gate(open).await),
+            // Asked for before the machine was frozen, say: another may lead by now.
+            Job::Gate(true, asked) if asked.elapsed() > LATE => return late(),
+            Job::Gate(open, _) => return plain(pg.gate(open).await),
             Job::Slots(members) => return plain(pg.slots(&members).await),
         };
         match done {
@@ -190,7 +197,8 @@ impl Job {
             Job::Promote(..) => Some(Work::Promote),
             Job::SetSync(_) => Some(Work::SetSync),
             Job::EndWalsenders(_) => Some(Work::EndWalsenders),
-            Job::Gate(_) | Job::Slots(_) => None,
+            Job::Gate(..) => Some(Work::Gate),
+            Job::Slots(_) => Some(Work::Slots),
         }
     }
 }
@@ -208,6 +216,13 @@ fn failed(e: &Error) -> WorkResult {
     WorkResult::Failed {
         why: e.to_string(),
         permanent: e.permanent(),
+    }
+}
+
+fn late() -> WorkResult {
+    WorkResult::Failed {
+        why: "asked for too long ago".to_owned(),
+        permanent: false,
     }
 }
 

@@ -1,10 +1,11 @@
 //! The API server: reads, conditional writes with unknown outcome, watches that lag.
 
 use holdfast_core::failover::Record;
-use holdfast_core::instance::{CasOutcome, Event, RecordSeen, Version};
+use holdfast_core::instance::{CasOutcome, Event, Mutant, RecordSeen, Version};
 
+use crate::event::Ev;
 use crate::store::Store;
-use crate::world::{Ev, World};
+use crate::world::World;
 
 /// A request without an answer is given up after this long, in milliseconds.
 const DEADLINE: u64 = 1_000;
@@ -65,12 +66,28 @@ impl World {
         }
     }
 
+    /// How old a record is that is read: never, but for deliberate bugs.
+    fn behind(&mut self, m: usize) -> usize {
+        let first = !std::mem::replace(&mut self.members[m].fresh, true);
+        let cached = match self.mutant {
+            Some(Mutant::ReadsCache) => self.rng.chance(300),
+            Some(Mutant::SealNotSynced) => first,
+            _ => false,
+        };
+        if cached {
+            self.rng.index(self.store.versions.len().min(4))
+        } else {
+            0
+        }
+    }
+
     pub(crate) fn api_read(&mut self, m: usize, epoch: u32, op: u32) {
         if !self.api_reachable(m) {
             return;
         }
-        let version = Store::version(self.store.versions.len());
-        let seen = match self.store.record() {
+        let n = self.store.versions.len() - self.behind(m);
+        let version = Store::version(n);
+        let seen = match self.store.versions.get(n - 1) {
             Some(record) => RecordSeen::Found {
                 record: record.clone(),
                 version,
@@ -98,6 +115,7 @@ impl World {
             });
             self.invariant_terms_grow(before.as_ref(), &record);
             self.invariant_rule_covers(&record);
+            self.spring(record.phase, &record.leader);
             self.spread();
         }
         let version = Store::version(self.store.versions.len());

@@ -1,16 +1,43 @@
 //! Faults strike, and end.
 
-use holdfast_core::instance::{Command, Event, SetSpec};
+use holdfast_core::failover::{MemberName, Phase};
+use holdfast_core::instance::{Command, Event, Mutant};
 
+use crate::event::Ev;
 use crate::model::{Engine, Run};
 use crate::plan::Fault;
-use crate::world::{Ev, World};
+use crate::world::World;
 
 impl World {
     pub(crate) fn strike(&mut self, n: usize) {
-        let Some((_, fault)) = self.plan.faults.get(n).cloned() else {
+        if let Some((_, fault)) = self.plan.faults.get(n).cloned() {
+            self.strike_with(n, fault);
+        }
+    }
+
+    /// Lies in wait for the record's next phase.
+    pub(crate) fn spring(&mut self, phase: Phase, leader: &MemberName) {
+        if self.ambushes.is_empty() {
             return;
-        };
+        }
+        let Some(leader) = self.index(leader) else { return };
+        let members = self.members.len();
+        let (now, later) = std::mem::take(&mut self.ambushes)
+            .into_iter()
+            .partition(|(at, _, _)| *at == phase);
+        self.ambushes = later;
+        let now: Vec<(Phase, u64, Fault)> = now;
+        for (_, after, fault) in now {
+            let fault = fault.aimed(|m| (leader + m) % members);
+            self.push(after, Ev::Spring { fault });
+        }
+    }
+
+    pub(crate) fn strike_with(&mut self, n: usize, fault: Fault) {
+        let gone = |m: usize| self.members.get(m).is_none_or(|member| !member.present);
+        if fault.members().into_iter().any(gone) {
+            return;
+        }
         self.note(|| format!("FAULT {fault:?}"));
         let now = self.now;
         match fault.clone() {
@@ -49,13 +76,13 @@ impl World {
             Fault::FullDisk { member, lasts } => self.members[member].full = now + lasts,
             Fault::SlowReload { lasts } => self.weather.slow_reload = now + lasts,
             Fault::Switchover { to } => {
-                let to = to.map(|m| self.members[m].name.clone());
-                let id = format!("c{n}");
-                self.wish(|spec| spec.command = Some(Command::Switchover { id, to }));
+                let to = to.map(|m| self.name(m));
+                let id = format!("c{n}-{now}");
+                self.ask(|spec| spec.command = Some(Command::Switchover { id, to }));
             }
             Fault::Restart { member } => {
-                let (id, member) = (format!("c{n}"), self.members[member].name.clone());
-                self.wish(|spec| spec.command = Some(Command::Restart { id, member }));
+                let (id, member) = (format!("c{n}-{now}"), self.name(member));
+                self.ask(|spec| spec.command = Some(Command::Restart { id, member }));
             }
             Fault::DeletePod { member } => {
                 if self.members[member].agent.is_some() {
@@ -71,30 +98,58 @@ impl World {
                     );
                 }
             }
-            Fault::Copies { copies } => self.wish(|spec| spec.copies = copies),
+            Fault::Copies { copies } => {
+                self.copies = copies;
+                self.wish(|_| {});
+            }
+            Fault::Scale { members } => self.scale(members),
+            Fault::Parameter => {
+                self.wish(|spec| {
+                    let version = spec.generation.to_string();
+                    spec.parameters.insert("work_mem".to_owned(), version);
+                });
+                self.wake_operator();
+            }
+            Fault::ClockJump { member, by } => self.members[member].leapt += by,
+            Fault::OperatorAway { lasts } => self.weather.operator = now + lasts,
+            Fault::Operators { lasts } => {
+                self.weather.operators = now + lasts;
+                // in the end the one that knows writes again
+                let fault = Fault::OldWish;
+                self.push(lasts, Ev::Undo { fault });
+                self.wake_operator();
+            }
+            Fault::Ambush { phase, after, fault } => self.ambushes.push((phase, after, *fault)),
             Fault::Durability { durability } => self.wish(|spec| spec.durability = durability),
             Fault::Leaving { member, lasts } => {
-                self.wish(|spec| spec.members[member].leaving = true);
+                self.members[member].leaving = true;
+                self.ask(|_| {});
                 self.push(lasts, Ev::Undo { fault: fault.clone() });
             }
             Fault::FenceByHand { member, lasts } => {
-                self.wish(|spec| spec.members[member].fenced = true);
+                self.members[member].fenced = true;
+                self.ask(|_| {});
                 self.push(lasts, Ev::Undo { fault: fault.clone() });
             }
             Fault::OldWish => {
                 let n = self.specs.len().saturating_sub(2);
-                for m in 0..self.members.len() {
-                    let epoch = self.members[m].epoch;
-                    self.push(1, Ev::Spec { m, epoch, n });
-                }
+                self.tell_wish(n);
+                self.push(1_500, Ev::Undo { fault });
             }
         }
     }
 
     pub(crate) fn undo(&mut self, fault: Fault) {
         match fault {
-            Fault::Leaving { member, .. } => self.wish(|spec| spec.members[member].leaving = false),
-            Fault::FenceByHand { member, .. } => self.wish(|spec| spec.members[member].fenced = false),
+            Fault::Leaving { member, .. } => {
+                self.members[member].leaving = false;
+                self.ask(|_| {});
+            }
+            Fault::FenceByHand { member, .. } => {
+                self.members[member].fenced = false;
+                self.ask(|_| {});
+            }
+            Fault::OldWish => self.tell_wish(self.specs.len() - 1),
             // the kubelet's patience is over
             Fault::DeletePod { member } if self.members[member].agent.is_some() => self.agent_crash(member, false, 100),
             _ => {}
@@ -107,31 +162,20 @@ impl World {
         }
     }
 
-    /// The operator writes a new wish; members hear of it one by one.
-    fn wish(&mut self, change: impl FnOnce(&mut SetSpec)) {
-        let Some(mut spec) = self.specs.last().cloned() else {
-            return;
-        };
-        spec.generation += 1;
-        change(&mut spec);
-        self.specs.push(spec);
-        let n = self.specs.len() - 1;
-        for m in 0..self.members.len() {
-            let (epoch, delay) = (self.members[m].epoch, self.rng.range(5, 500));
-            // one that cannot hear it now hears it later
-            let late = self.weather.api_cut[m]
-                .max(self.weather.api_down)
-                .saturating_sub(self.now);
-            self.push(delay + late, Ev::Spec { m, epoch, n });
-        }
-    }
-
     /// The agent dies, and with it the engine (it is process 1). A new one starts after `down` ms.
     fn agent_crash(&mut self, m: usize, power: bool, down: u64) {
         self.members[m].frozen = 0;
         self.engine_crash(m, power, true);
+        let power_loses = power && self.mutant == Some(Mutant::SealNotSynced);
+        let surplus = self.members[m].deleting && m >= self.wanted;
         let member = &mut self.members[m];
+        if let Some(before) = member.unsynced.take().filter(|_| power_loses) {
+            member.disk = before;
+        }
         if member.agent.take().is_some() || member.epoch == 0 {
+            if surplus {
+                return self.pod_gone(m);
+            }
             member.epoch += 1;
             let epoch = member.epoch;
             self.push(down, Ev::AgentStart { m, epoch });
@@ -143,7 +187,12 @@ impl World {
         if self.members[m].engine.run != Run::Down {
             self.violated("I8", format!("m{m}: its agent ended before its engine"));
         }
+        if self.members[m].deleting && m >= self.wanted {
+            self.members[m].agent = None;
+            return self.pod_gone(m);
+        }
         let member = &mut self.members[m];
+        member.deleting = false;
         member.agent = None;
         member.epoch += 1;
         let (epoch, down) = (member.epoch, self.rng.range(100, 1_500));

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use holdfast_core::failover::{Phase, proof::seals_needed, rule};
+use holdfast_core::failover::{MemberName, Phase, proof::seals_needed, rule};
 use holdfast_core::instance::{Durability, Mutant};
 
+use crate::event::Ev;
 use crate::ledger::Violation;
-use crate::model::Run;
+use crate::model::{Member, Run};
 use crate::plan::Plan;
-use crate::world::{Ev, World};
+use crate::world::World;
 
 /// After the last fault has ended, a leader serves and every member follows it within this time (ms). The longest pauses of
 /// the heal ladder, a lease, a Pod's patience and a clone fit in.
@@ -48,6 +49,7 @@ impl Runner {
             )]);
         }
         let start = world.now;
+        world.set_up();
         for n in 0..plan.faults.len() {
             let at = plan.faults[n].0;
             world.push(at, Ev::Strike { n });
@@ -107,6 +109,37 @@ impl World {
         }
     }
 
+    /// What a plan asks for beyond a set that runs: clocks that run apart, and members that are not there yet.
+    fn set_up(&mut self) {
+        let most = self
+            .plan
+            .faults
+            .iter()
+            .map(|(_, fault)| fault.grows())
+            .max()
+            .unwrap_or(0);
+        while self.members.len() < most {
+            let mut member = Member::new(MemberName(format!("m{}", self.members.len())));
+            member.present = false;
+            self.members.push(member);
+        }
+        let n = self.members.len();
+        self.weather.api_cut.resize(n, 0);
+        self.weather.cut.resize(n, Vec::new());
+        for row in &mut self.weather.cut {
+            row.resize(n, 0);
+        }
+        for m in 0..n {
+            let (drift, now) = (self.plan.drift, self.now);
+            let member = &mut self.members[m];
+            // what its clock shows does not change
+            let before = member.clock(now).0;
+            member.rate = 1_000 - drift + self.rng.below(2 * drift + 1);
+            member.leapt = 0;
+            member.leapt = before.saturating_sub(member.clock(now).0);
+        }
+    }
+
     /// Runs until everybody follows one leader.
     fn settle(&mut self) {
         let limit = self.now + 60_000;
@@ -131,13 +164,14 @@ impl World {
             m == leader
                 || (engine.run == Run::Standby && engine.receiver.is_some() && engine.diverged.is_none() && whole)
         };
-        let everyone = (0..self.members.len()).all(streams);
-        let able = (0..self.members.len())
-            .filter(|m| *m != leader && !spec.members[*m].leaving)
+        let everyone = (0..self.wanted).all(streams);
+        let able = (0..self.wanted)
+            .filter(|m| *m != leader && !self.members[*m].leaving)
             .filter_map(|m| self.members[m].dir.as_ref().map(|dir| dir.id.clone()))
             .collect();
         let desired = rule::desired(&record.rule, spec.durability, spec.copies, &able);
         everyone
+            && !self.operating
             && self.members[leader].serves()
             && record.rule == desired
             && self.now - self.ledger.last < 400
@@ -146,6 +180,7 @@ impl World {
 
     /// I4: once faults have ended, everything heals within the bound.
     pub(crate) fn check(&mut self) {
+        self.ambushes.clear();
         if self.settled() {
             self.done = true;
             return;

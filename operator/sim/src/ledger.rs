@@ -51,6 +51,9 @@ impl World {
 
     /// A commit is acknowledged.
     pub(crate) fn acknowledged(&mut self, m: usize, lsn: usize, rows: u64) {
+        if self.wakes_deposed(m) {
+            return;
+        }
         self.ledger.acknowledged += rows;
         self.ledger.outage = self
             .ledger
@@ -153,9 +156,18 @@ impl World {
         }
     }
 
+    /// `Async` only: a deposed leader that has just thawed acknowledges alone until its agent, which thawed with it, has
+    /// stopped it. No rule can prevent that; it is part of the loss that `Async` accepts.
+    fn wakes_deposed(&self, m: usize) -> bool {
+        let member = &self.members[m];
+        let term = self.store.record().map_or(0, |record| record.term.0);
+        let deposed = member.dir.as_ref().is_some_and(|dir| dir.timeline < term);
+        member.thawed > 0 && self.now - member.thawed < 1_200 && deposed && member.engine.sync == SyncNames::Alone
+    }
+
     fn able(&self, m: usize) -> bool {
         let member = &self.members[m];
-        if !member.serves() || member.frozen > self.now {
+        if !member.serves() || member.frozen > self.now || self.wakes_deposed(m) {
             return false;
         }
         let SyncNames::Any { quorum, standbys } = &member.engine.sync else {
@@ -217,11 +229,13 @@ impl World {
     /// I5, seen from a leader: one that reaches neither the API server nor a majority serves no longer than the fence
     /// allows (5 s, by a clock that may run 10 % slow, and a second to stop).
     pub(crate) fn invariant_not_cut_off(&mut self, m: usize) {
-        let n = self.members.len();
+        let Some(spec) = &self.members[m].spec else { return };
+        let peers: Vec<usize> = spec.members.iter().filter_map(|s| self.index(&s.name)).collect();
+        let n = peers.len();
         let near = |o: &usize| {
             *o == m || (self.passes(*o, m) && self.members[*o].agent.is_some() && self.members[*o].frozen <= self.now)
         };
-        let majority = (0..n).filter(near).count() * 2 > n;
+        let majority = peers.iter().copied().filter(near).count() * 2 > n;
         if self.api_reachable(m) || majority || !self.members[m].serves() {
             self.members[m].contact = self.now;
         } else if self.now - self.members[m].contact > 6_700 {

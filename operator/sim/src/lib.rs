@@ -7,11 +7,18 @@
     reason = "members are numbered by the world itself; a slip should fail loudly here"
 )]
 
+mod agents;
 mod api;
+mod commit;
 mod engine;
 mod faults;
+mod operator;
+mod replication;
 mod shell;
+mod work;
 
+pub mod event;
+pub mod fault;
 pub mod history;
 pub mod ledger;
 pub mod model;

@@ -112,6 +112,32 @@ fn hunt(args: &[String]) -> ExitCode {
     }
 }
 
+/// Runs one plan with many noises.
+fn attempt(args: &[String]) -> ExitCode {
+    let Some(plan) = args.get(1).and_then(|json| serde_json::from_str::<Plan>(json).ok()) else {
+        println!("not a plan");
+        return ExitCode::FAILURE;
+    };
+    let (mutant, noises) = (mutant(args), number(args, "--noises", 1_000));
+    let mut runner = Runner::default();
+    if args.iter().any(|arg| arg == "--story") {
+        tell(&mut runner, &plan, mutant);
+        return ExitCode::SUCCESS;
+    }
+    for seed in plan.seed..plan.seed.saturating_add(noises) {
+        let plan = Plan { seed, ..plan.clone() };
+        if let Some(violation) = runner.run(&plan, mutant, false).violation {
+            println!("seed {seed}: {}: {}", violation.invariant, violation.what);
+            let small = shrink(&mut runner, &plan, mutant);
+            tell(&mut runner, &small, mutant);
+            println!("{}", serde_json::to_string(&small).unwrap_or_default());
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("clean in {noises} noises");
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
@@ -127,7 +153,9 @@ fn main() -> ExitCode {
             tell(&mut runner, &plan, mutant(&args));
             ExitCode::SUCCESS
         }
+        Some("try") => attempt(&args),
         _ => {
+            println!("holdfast-sim try PLAN [--mutant NAME] [--noises N | --story]   (a plan as JSON)");
             println!("holdfast-sim run [--histories N] [--seed S] [--seconds S] [--mutant NAME] [--keep-going]");
             println!(
                 "holdfast-sim mutants [--histories N] [--seed S] [--mutant NAME] [--keep]   (built with --features mutants)"

@@ -1,6 +1,6 @@
 //! What the world is made of: logs, directories, engines, connections, members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
 use holdfast_core::instance::{DiskState, Instance, Moment, SetSpec, SyncNames, Upstream, VolumeSeen};
@@ -33,6 +33,8 @@ pub struct Dir {
     pub system: u64,
     /// The last shutdown was clean.
     pub clean: bool,
+    /// Physical slots, by member.
+    pub slots: BTreeSet<MemberName>,
 }
 
 impl Dir {
@@ -78,8 +80,12 @@ pub struct Engine {
     pub configured: SyncNames,
     /// Flushed here and not acknowledged yet: LSN.
     pub waiting: Vec<usize>,
-    /// A clean stop was asked for.
+    /// A clean stop is under way.
     pub stopping: bool,
+    /// A stop was asked for: it overtakes what was asked before.
+    pub doomed: bool,
+    /// The parameters that it was started with.
+    pub parameters: u64,
 }
 
 /// A walsender with its receiver.
@@ -112,6 +118,23 @@ pub struct Member {
     pub boot: u64,
     /// Local milliseconds per thousand real ones.
     pub rate: u64,
+    /// Its clock has leapt ahead by so much since it booted.
+    pub leapt: u64,
+    /// The Pod exists.
+    pub present: bool,
+    /// The Pod is being deleted.
+    pub deleting: bool,
+    /// As a person wishes.
+    pub leaving: bool,
+    pub fenced: bool,
+    /// The last wish that this process has heard.
+    pub told: usize,
+    /// Gate calls are made one after another.
+    pub gate_after: u64,
+    /// It has read the record in this process.
+    pub fresh: bool,
+    /// What was beside the data before the last write, for the bug that does not sync it.
+    pub unsynced: Option<DiskState>,
     pub disk: DiskState,
     pub dir: Option<Dir>,
     /// No clone or initdb is half-done.
@@ -123,6 +146,8 @@ pub struct Member {
     pub look_id: u32,
     pub operation: u32,
     pub frozen: u64,
+    /// When it last thawed.
+    pub thawed: u64,
     pub stalled: u64,
     pub full: u64,
     pub slow: u64,
@@ -146,6 +171,8 @@ impl Member {
             configured: SyncNames::Alone,
             waiting: Vec::new(),
             stopping: false,
+            doomed: false,
+            parameters: 0,
         };
         Member {
             name,
@@ -153,6 +180,15 @@ impl Member {
             epoch: 0,
             boot: 0,
             rate: 1000,
+            leapt: 0,
+            present: true,
+            deleting: false,
+            leaving: false,
+            fenced: false,
+            told: 0,
+            gate_after: 0,
+            fresh: false,
+            unsynced: None,
             disk: DiskState::default(),
             dir: None,
             whole: false,
@@ -162,6 +198,7 @@ impl Member {
             look_id: 0,
             operation: 0,
             frozen: 0,
+            thawed: 0,
             stalled: 0,
             full: 0,
             slow: 0,
@@ -172,7 +209,7 @@ impl Member {
 
     /// This member's own clock.
     pub fn clock(&self, now: u64) -> Moment {
-        Moment(now.saturating_sub(self.boot) * self.rate / 1000)
+        Moment(now.saturating_sub(self.boot) * self.rate / 1000 + self.leapt)
     }
 
     /// The volume as the shell sees it.

@@ -1,64 +1,11 @@
 //! One history's plan: the set, and which faults strike when. Made from the seed alone, so that a shrunk plan replays.
 
+use holdfast_core::failover::Phase;
 use holdfast_core::instance::Durability;
 use serde::{Deserialize, Serialize};
 
+pub use crate::fault::Fault;
 use crate::rng::Rng;
-
-/// Something that goes wrong, or that a user does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
-    /// SIGKILL of the engine.
-    KillEngine { member: usize },
-    /// SIGKILL of the agent, and with it of the engine.
-    KillAgent { member: usize, down: u64 },
-    /// Power cut: what was not fsynced is gone, and nobody is told.
-    PowerCut { member: usize, down: u64 },
-    /// Power cut, and the volume is gone for good.
-    LoseVolume { member: usize, down: u64 },
-    /// The machine stops, and goes on later as if nothing had been.
-    Freeze { member: usize, lasts: u64 },
-    /// Nothing passes from one to the other.
-    CutOneWay { from: usize, to: usize, lasts: u64 },
-    /// Nothing passes between them.
-    Cut { one: usize, other: usize, lasts: u64 },
-    /// A member reaches no other; with `api` not the API server either.
-    Isolate { member: usize, api: bool, lasts: u64 },
-    /// A member does not reach the API server.
-    CutApi { member: usize, lasts: u64 },
-    /// The API server is down.
-    ApiDown { lasts: u64 },
-    /// The API server is slow, and loses answers.
-    ApiFlaky { lasts: u64 },
-    /// Watches fall behind, and tell old news.
-    WatchLag { lasts: u64 },
-    /// Messages between members are lost, delayed, doubled, reordered.
-    Lossy { lasts: u64 },
-    /// fsync does not come back.
-    StallDisk { member: usize, lasts: u64 },
-    /// fsync takes long.
-    SlowDisk { member: usize, lasts: u64 },
-    /// Nothing more can be written beside the data.
-    FullDisk { member: usize, lasts: u64 },
-    /// Walsenders take a reload up late.
-    SlowReload { lasts: u64 },
-    /// A person asks for a switchover.
-    Switchover { to: Option<usize> },
-    /// A person asks for a restart.
-    Restart { member: usize },
-    /// The Pod is deleted: SIGTERM, then a new one.
-    DeletePod { member: usize },
-    /// The number of copies changes.
-    Copies { copies: u16 },
-    /// The durability changes.
-    Durability { durability: Durability },
-    /// A member is on its way out, and comes back.
-    Leaving { member: usize, lasts: u64 },
-    /// A person fences a member, and lets it go again.
-    FenceByHand { member: usize, lasts: u64 },
-    /// The operator tells an old wish again.
-    OldWish,
-}
 
 /// A history's plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +20,9 @@ pub struct Plan {
     pub copies: u16,
     /// Starts from empty volumes rather than from a set that runs.
     pub from_nothing: bool,
+    /// Clocks run apart by up to so many thousandths.
+    #[serde(default)]
+    pub drift: u64,
     /// What strikes, in order of time (ms).
     pub faults: Vec<(u64, Fault)>,
 }
@@ -87,31 +37,6 @@ pub struct Kept {
     pub why: String,
     /// The plan.
     pub plan: Plan,
-}
-
-impl Fault {
-    /// How long it lasts, in milliseconds, as far as it has an end of its own.
-    fn lasts(&self) -> u64 {
-        match self {
-            Fault::KillAgent { down, .. } | Fault::PowerCut { down, .. } | Fault::LoseVolume { down, .. } => *down,
-            Fault::Freeze { lasts, .. }
-            | Fault::CutOneWay { lasts, .. }
-            | Fault::Cut { lasts, .. }
-            | Fault::Isolate { lasts, .. }
-            | Fault::CutApi { lasts, .. }
-            | Fault::ApiDown { lasts }
-            | Fault::ApiFlaky { lasts }
-            | Fault::WatchLag { lasts }
-            | Fault::Lossy { lasts }
-            | Fault::StallDisk { lasts, .. }
-            | Fault::SlowDisk { lasts, .. }
-            | Fault::FullDisk { lasts, .. }
-            | Fault::SlowReload { lasts }
-            | Fault::Leaving { lasts, .. }
-            | Fault::FenceByHand { lasts, .. } => *lasts,
-            _ => 500,
-        }
-    }
 }
 
 impl Plan {
@@ -147,7 +72,8 @@ impl Plan {
         };
         let copies = copies.min(members as u16);
         let from_nothing = rng.chance(40);
-        let style = rng.below(10);
+        let drift = if rng.chance(300) { rng.range(1, 90) } else { 0 };
+        let style = rng.below(12);
         let count = if style < 6 { 1 + rng.below(7) } else { 3 + rng.below(8) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for _ in 0..count {
@@ -164,7 +90,9 @@ impl Plan {
             let fault = match style {
                 0..=5 => Plan::fault(&mut rng, members),
                 6..=7 => Plan::crash(&mut rng, members),
-                _ => Plan::wish(&mut rng, members),
+                8 => Plan::wish(&mut rng, members),
+                9 => Plan::ambush(&mut rng, members),
+                _ => Plan::churn(&mut rng, members),
             };
             faults.push((at, fault));
         }
@@ -175,7 +103,45 @@ impl Plan {
             durability,
             copies,
             from_nothing,
+            drift,
             faults,
+        }
+    }
+
+    /// The rule changes again and again, while walsenders are slow to hear of it and standbys connect anew.
+    fn churn(rng: &mut Rng, members: usize) -> Fault {
+        let member = rng.index(members);
+        let lasts = rng.range(100, 2_500);
+        match rng.below(12) {
+            0..=3 => Fault::Copies {
+                copies: 1 + rng.below(members as u64) as u16,
+            },
+            4..=6 => Fault::Leaving { member, lasts },
+            7..=8 => Fault::SlowReload { lasts: 6 * lasts },
+            9 => Fault::KillEngine { member },
+            10 => Fault::WatchLag { lasts: 4 * lasts },
+            _ => Fault::SlowDisk { member, lasts },
+        }
+    }
+
+    /// Crashes in a row, some of them in the midst of an election or a promotion.
+    fn ambush(rng: &mut Rng, members: usize) -> Fault {
+        let fault = Plan::crash(rng, members);
+        if rng.chance(500) {
+            return fault;
+        }
+        let phase = [Phase::Sealing, Phase::Promoting, Phase::Leading][rng.index(3)];
+        let after = match rng.below(3) {
+            0 => rng.below(20),
+            1 => rng.below(200),
+            _ => rng.below(1_000),
+        };
+        let member = if rng.chance(600) { 0 } else { rng.index(members) };
+        let fault = fault.aimed(|_| member);
+        Fault::Ambush {
+            phase,
+            after,
+            fault: Box::new(fault),
         }
     }
 
@@ -183,6 +149,7 @@ impl Plan {
     fn crash(rng: &mut Rng, members: usize) -> Fault {
         let member = rng.index(members);
         let (down, lasts) = (rng.range(20, 2_500), rng.range(500, 6_000));
+        let down = if rng.chance(250) { lasts } else { down };
         match rng.below(12) {
             0..=1 => Fault::KillAgent { member, down },
             2..=5 => Fault::PowerCut { member, down },
@@ -206,7 +173,12 @@ impl Plan {
     fn wish(rng: &mut Rng, members: usize) -> Fault {
         let member = rng.index(members);
         let lasts = rng.range(300, 6_000);
-        match rng.below(12) {
+        match rng.below(15) {
+            12 => Fault::Scale {
+                members: 1 + rng.index(7.min(members + 2)),
+            },
+            13 => Fault::Operators { lasts },
+            14 => Fault::Parameter,
             0..=1 => Fault::Leaving { member, lasts },
             2..=3 => Fault::Copies {
                 copies: 1 + rng.below(members as u64) as u16,
@@ -233,7 +205,7 @@ impl Plan {
             1 => rng.range(600, 4_000),
             _ => rng.range(3_000, 9_000),
         };
-        match rng.below(31) {
+        match rng.below(37) {
             0..=1 => Fault::KillEngine { member },
             2..=3 => Fault::KillAgent {
                 member,
@@ -286,6 +258,16 @@ impl Plan {
                 },
             },
             29 => Fault::Leaving { member, lasts },
+            30..=31 => Fault::Scale {
+                members: 1 + rng.index(7.min(members + 2)),
+            },
+            32 => Fault::Parameter,
+            33 => Fault::ClockJump {
+                member,
+                by: rng.range(100, 12_000),
+            },
+            34 => Fault::OperatorAway { lasts },
+            35 => Fault::Operators { lasts },
             _ => {
                 if rng.chance(500) {
                     Fault::OldWish

@@ -1,10 +1,12 @@
 //! Performs effects, as the agent's shell does.
 
-use holdfast_core::failover::{DirId, Lsn, Position, Term};
-use holdfast_core::instance::{DiskState, Effect, HowToStop, StartAs, SyncNames, Upstream, Work};
+use holdfast_core::failover::{Lsn, Position, Term};
+use holdfast_core::instance::{DiskState, Effect, HowToStop, StartAs, SyncNames, Work};
 
+use crate::event::Ev;
 use crate::model::{Dir, Run};
-use crate::world::{Ev, World};
+use crate::operator;
+use crate::world::World;
 
 impl World {
     /// How long an fsync takes on this member now.
@@ -91,7 +93,27 @@ impl World {
                 }
                 self.tell_done(m, epoch, Work::EndWalsenders, true);
             }
-            Effect::Gate { open } => self.gate(m, open),
+            Effect::Gate { open } => {
+                let quick = self.rng.range(1, 20);
+                let stall = if open { 0 } else { self.fsync(m) - 1 };
+                let member = &mut self.members[m];
+                member.gate_after = member.gate_after.max(self.now + quick + stall.min(3_000));
+                let delay = member.gate_after - self.now;
+                self.push(
+                    delay,
+                    Ev::GateSet {
+                        m,
+                        epoch,
+                        run,
+                        open,
+                        asked: self.now,
+                    },
+                );
+            }
+            Effect::Slots(slots) => {
+                let delay = self.fsync(m) + self.rng.below(20);
+                self.push(delay, Ev::SlotsSet { m, epoch, run, slots });
+            }
             Effect::Look { every_ms } => {
                 self.members[m].look = every_ms;
                 self.members[m].look_id += 1;
@@ -99,7 +121,7 @@ impl World {
                 self.push(1, Ev::Look { m, epoch, id });
             }
             Effect::Exit => self.agent_exit(m),
-            Effect::Slots(_) | Effect::Publish(_) | Effect::Say(_) => {}
+            Effect::Publish(_) | Effect::Say(_) => {}
         }
     }
 
@@ -126,44 +148,21 @@ impl World {
                 let why = why.to_string();
                 self.note(|| format!("m{m}: \"{why}\""));
             }
+            Effect::Publish(to) => {
+                let rw = to.rw.as_ref().map_or("nobody", |m| m.0.as_str());
+                let ro: Vec<&str> = to.ro.iter().map(|m| m.0.as_str()).collect();
+                let text = format!("traffic: writes to {rw}, reads to {}", ro.join(" "));
+                self.note(|| format!("m{m}: {text}"));
+            }
             other => {
-                let text = format!("{other:?}");
+                // names without their types
+                let text = format!("{other:?}")
+                    .replace("DirId(\"", "")
+                    .replace("MemberName(\"", "")
+                    .replace("\")", "");
                 self.note(|| format!("m{m}: {text}"));
             }
         }
-    }
-
-    fn begin_work(&mut self, m: usize, work: Work, from: Option<Upstream>) {
-        let delay = match work {
-            Work::Clone => self.rng.range(100, 800),
-            Work::Initdb => self.rng.range(50, 200),
-            _ => self.rng.range(20, 200),
-        } + self.fsync(m);
-        let epoch = self.members[m].epoch;
-        self.push(delay, Ev::WorkEnds { m, epoch, work, from });
-    }
-
-    /// From its first byte on a rewind has destroyed the tail; a process that dies in it leaves a directory of no use.
-    fn begin_rewind(&mut self, m: usize, to: Upstream) {
-        let source = self.index(&to.member);
-        let reached =
-            source.is_some_and(|s| self.passes(m, s) && self.passes(s, m) && self.members[s].frozen <= self.now);
-        let running = source.filter(|s| reached && self.members[*s].engine.run == Run::Primary);
-        if let Some(other) = running.and_then(|s| self.members[s].dir.clone())
-            && let Some(dir) = &mut self.members[m].dir
-        {
-            let common = dir
-                .log
-                .iter()
-                .zip(&other.log[..other.flushed])
-                .take_while(|(a, b)| a == b)
-                .count();
-            self.ghosts.push(dir.clone());
-            dir.log.truncate(common);
-            dir.flushed = common;
-            dir.consistent = other.flushed;
-        }
-        self.begin_work(m, Work::Rewind, Some(to));
     }
 
     pub(crate) fn persisted(&mut self, m: usize, disk: DiskState) {
@@ -176,105 +175,11 @@ impl World {
             if let (Some(dir), Some(id)) = (self.members[m].dir.as_mut(), &disk.dir) {
                 dir.id = id.clone();
             }
-            self.members[m].disk = disk;
+            let before = std::mem::replace(&mut self.members[m].disk, disk);
+            self.members[m].unsynced = Some(before);
         }
         let epoch = self.members[m].epoch;
         self.tell_done(m, epoch, Work::Persist, !full);
-    }
-
-    pub(crate) fn work_ends(&mut self, m: usize, work: Work, from: Option<Upstream>) {
-        let source = from.as_ref().and_then(|from| self.index(&from.member));
-        let reached =
-            source.filter(|s| self.passes(m, *s) && self.passes(*s, m) && self.members[*s].frozen <= self.now);
-        let full = self.members[m].full > self.now && work != Work::SetAside;
-        let ok = !full
-            && match work {
-                Work::Initdb => self.initdb(m),
-                Work::Clone => reached.is_some_and(|s| self.cloned(m, s)),
-                Work::Rewind => reached.is_some_and(|s| self.rewound(m, s, from.map_or(Term(0), |f| f.term))),
-                Work::SetAside => {
-                    self.ghosts.extend(self.members[m].dir.take());
-                    self.members[m].whole = false;
-                    self.members[m].disk.dir = None;
-                    true
-                }
-                _ => true,
-            };
-        let epoch = self.members[m].epoch;
-        self.tell_done(m, epoch, work, ok);
-    }
-
-    fn fresh_id(&mut self, m: usize) -> DirId {
-        self.made += 1;
-        DirId(format!("d{m}{}", ('a'..='z').nth(self.made as usize % 26).unwrap_or('_')) + &self.made.to_string())
-    }
-
-    fn initdb(&mut self, m: usize) -> bool {
-        let id = self.fresh_id(m);
-        let system = self.rng.bits();
-        let mut dir = Dir {
-            id: id.clone(),
-            log: Vec::new(),
-            flushed: 3,
-            timeline: 1,
-            history: Vec::new(),
-            consistent: 0,
-            system,
-            clean: true,
-        };
-        for _ in 0..3 {
-            dir.append(system);
-        }
-        self.members[m].dir = Some(dir);
-        self.members[m].whole = true;
-        self.members[m].disk = DiskState {
-            dir: Some(id),
-            ..DiskState::default()
-        };
-        true
-    }
-
-    fn cloned(&mut self, m: usize, source: usize) -> bool {
-        if !matches!(self.members[source].engine.run, Run::Primary | Run::Standby) {
-            return false;
-        }
-        let Some(mut dir) = self.members[source].dir.clone() else {
-            return false;
-        };
-        dir.log.truncate(dir.flushed);
-        dir.consistent = dir.flushed;
-        dir.clean = true;
-        dir.id = self.fresh_id(m);
-        self.members[m].disk.dir = Some(dir.id.clone());
-        self.members[m].dir = Some(dir);
-        self.members[m].whole = true;
-        true
-    }
-
-    fn rewound(&mut self, m: usize, source: usize, term: Term) -> bool {
-        let from = &self.members[source];
-        let Some(other) = from
-            .dir
-            .clone()
-            .filter(|d| from.engine.run == Run::Primary && d.timeline == term.0)
-        else {
-            return false;
-        };
-        let Some(dir) = &mut self.members[m].dir else {
-            return false;
-        };
-        let common = dir
-            .log
-            .iter()
-            .zip(&other.log[..other.flushed])
-            .take_while(|(a, b)| a == b)
-            .count();
-        dir.log.truncate(common);
-        dir.flushed = common;
-        dir.timeline = other.timeline;
-        dir.history = other.history.clone();
-        dir.consistent = other.flushed;
-        true
     }
 
     fn engine_start(&mut self, m: usize, epoch: u32, how: StartAs) {
@@ -290,6 +195,8 @@ impl World {
         engine.diverged = None;
         engine.receiver = None;
         engine.stopping = false;
+        engine.doomed = false;
+        engine.parameters = member.spec.as_ref().map_or(0, operator::parameters);
         engine.waiting.clear();
         engine.run = Run::Starting {
             primary: matches!(how, StartAs::Primary { .. }),
@@ -317,6 +224,7 @@ impl World {
         if self.members[m].engine.run == Run::Down {
             return self.tell_done(m, epoch, Work::Stop, true);
         }
+        self.members[m].engine.doomed = true;
         match how {
             HowToStop::Clean => {
                 let delay = self.rng.range(5, 50);

@@ -1,197 +1,14 @@
 //! The world: virtual time, the queue of what happens next, the network, and agents' steps.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use holdfast_core::failover::{MemberName, Phase, Record};
+use holdfast_core::instance::{Event, MemberSpec, Message, Mutant, SetSpec, Timings, Work};
 
-use holdfast_core::failover::{MemberName, Record};
-use holdfast_core::instance::{
-    Event, Instance, MemberSpec, Message, Moment, Mutant, SetSpec, SyncNames, Timings, Upstream, Version, Work,
-    WorkResult,
-};
-
+use crate::event::{Ev, Queue};
 use crate::ledger::Ledger;
-use crate::model::{Conn, Dir, Member, Rec};
+use crate::model::{Conn, Dir, Member};
 use crate::plan::{Fault, Plan};
 use crate::rng::Rng;
 use crate::store::Store;
-
-/// Something that happens at a time. `epoch` names the agent's process, `run` the engine's: what was meant for an earlier
-/// one is dropped.
-#[derive(Clone, Debug)]
-pub enum Ev {
-    Tick {
-        m: usize,
-        epoch: u32,
-    },
-    Look {
-        m: usize,
-        epoch: u32,
-        id: u32,
-    },
-    Agent {
-        m: usize,
-        epoch: u32,
-        event: Event,
-    },
-    Arrive {
-        from: usize,
-        m: usize,
-        message: Message,
-    },
-    Read {
-        m: usize,
-        epoch: u32,
-        op: u32,
-    },
-    Write {
-        m: usize,
-        epoch: u32,
-        op: u32,
-        expect: Version,
-        record: Record,
-    },
-    Deadline {
-        m: usize,
-        epoch: u32,
-        op: u32,
-        write: bool,
-    },
-    Watch {
-        m: usize,
-        epoch: u32,
-        version: usize,
-    },
-    Spec {
-        m: usize,
-        epoch: u32,
-        n: usize,
-    },
-    AgentStart {
-        m: usize,
-        epoch: u32,
-    },
-    Thaw {
-        m: usize,
-    },
-    EngineUp {
-        m: usize,
-        run: u32,
-    },
-    Persisted {
-        m: usize,
-        epoch: u32,
-        disk: Box<holdfast_core::instance::DiskState>,
-    },
-    WorkEnds {
-        m: usize,
-        epoch: u32,
-        work: Work,
-        from: Option<Upstream>,
-    },
-    Promoted {
-        m: usize,
-        epoch: u32,
-        run: u32,
-        term: u32,
-        sync: SyncNames,
-    },
-    StopPoll {
-        m: usize,
-        epoch: u32,
-        run: u32,
-        begun: bool,
-    },
-    Killed {
-        m: usize,
-        epoch: u32,
-        run: u32,
-    },
-    Followed {
-        m: usize,
-        epoch: u32,
-        run: u32,
-        upstream: Option<Upstream>,
-    },
-    SyncSet {
-        m: usize,
-        epoch: u32,
-        run: u32,
-        sync: SyncNames,
-    },
-    ViewSet {
-        conn: u64,
-    },
-    Connect {
-        m: usize,
-        run: u32,
-    },
-    Recv {
-        conn: u64,
-        m: usize,
-        start: usize,
-        recs: Vec<Rec>,
-    },
-    Flush {
-        m: usize,
-        run: u32,
-        upto: usize,
-    },
-    Ack {
-        conn: u64,
-        m: usize,
-        flushed: usize,
-    },
-    KeepAlive {
-        conn: u64,
-    },
-    LocalFlush {
-        m: usize,
-        run: u32,
-        upto: usize,
-    },
-    Client {
-        m: usize,
-        run: u32,
-    },
-    Strike {
-        n: usize,
-    },
-    Undo {
-        fault: Fault,
-    },
-    Check,
-}
-
-/// What happens when: a heap of small keys, and the events themselves beside it, where the heap need not move them.
-#[derive(Clone, Debug, Default)]
-struct Queue {
-    /// Time, number in order of asking, place in `events`.
-    keys: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    events: Vec<Option<Ev>>,
-    free: Vec<usize>,
-}
-
-impl Queue {
-    fn push(&mut self, at: u64, seq: u64, ev: Ev) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.events[place] = Some(ev);
-                place
-            }
-            None => {
-                self.events.push(Some(ev));
-                self.events.len() - 1
-            }
-        };
-        self.keys.push(Reverse((at, seq, place)));
-    }
-
-    fn pop(&mut self) -> Option<(u64, Ev)> {
-        let Reverse((at, _, place)) = self.keys.pop()?;
-        self.free.push(place);
-        Some((at, self.events[place].take()?))
-    }
-}
 
 /// Faults in force, by the time at which they end.
 #[derive(Clone, Debug, Default)]
@@ -203,6 +20,10 @@ pub struct Weather {
     pub watch_lag: u64,
     pub lossy: u64,
     pub slow_reload: u64,
+    /// No operator is there until then.
+    pub operator: u64,
+    /// Two operators are at work until then.
+    pub operators: u64,
 }
 
 /// The world.
@@ -217,6 +38,17 @@ pub struct World {
     pub made: u64,
     pub store: Store,
     pub specs: Vec<SetSpec>,
+    /// Which of them was written, in order.
+    pub told: Vec<usize>,
+    /// Of what people wish.
+    pub generation: i64,
+    pub copies: u16,
+    /// How many members should be.
+    pub wanted: usize,
+    /// The operator has something to do.
+    pub operating: bool,
+    /// Faults that wait for a phase of the record.
+    pub ambushes: Vec<(Phase, u64, Fault)>,
     /// Directories that are gone: what they had flushed was flushed.
     pub ghosts: Vec<Dir>,
     pub weather: Weather,
@@ -272,13 +104,19 @@ impl World {
             made: 0,
             store: Store::default(),
             specs: vec![spec],
+            told: vec![0],
+            generation: 1,
+            copies: plan.copies,
+            wanted: n,
+            operating: false,
+            ambushes: Vec::new(),
             ghosts: Vec::new(),
             weather,
             ledger: Ledger::default(),
             plan,
             // a look costs a step: as seldom as the protocol bears
             timings: Timings {
-                look_hurried: 40,
+                look_hurried: 60,
                 ..Timings::default()
             },
             mutant,
@@ -318,7 +156,7 @@ impl World {
         }
         let Some((at, ev)) = self.queue.pop() else { return false };
         self.now = at;
-        if let Some(m) = World::whose(&ev) {
+        if let Some(m) = ev.whose() {
             let frozen = self.members[m].frozen;
             if frozen > at {
                 self.push(frozen - at, ev);
@@ -328,34 +166,6 @@ impl World {
         self.happen(ev);
         self.invariant_one_able();
         true
-    }
-
-    /// The member that must be awake for this to happen.
-    fn whose(ev: &Ev) -> Option<usize> {
-        match ev {
-            Ev::Tick { m, .. }
-            | Ev::Look { m, .. }
-            | Ev::Agent { m, .. }
-            | Ev::Arrive { m, .. }
-            | Ev::Deadline { m, .. }
-            | Ev::Watch { m, .. }
-            | Ev::Spec { m, .. }
-            | Ev::EngineUp { m, .. }
-            | Ev::Persisted { m, .. }
-            | Ev::WorkEnds { m, .. }
-            | Ev::Promoted { m, .. }
-            | Ev::StopPoll { m, .. }
-            | Ev::Killed { m, .. }
-            | Ev::Followed { m, .. }
-            | Ev::SyncSet { m, .. }
-            | Ev::Connect { m, .. }
-            | Ev::Recv { m, .. }
-            | Ev::Flush { m, .. }
-            | Ev::Ack { m, .. }
-            | Ev::LocalFlush { m, .. }
-            | Ev::Client { m, .. } => Some(*m),
-            _ => None,
-        }
     }
 
     fn happen(&mut self, ev: Ev) {
@@ -391,19 +201,16 @@ impl World {
             } => self.api_write(m, epoch, op, &expect, record),
             Ev::Deadline { m, epoch, op, write } => self.api_deadline(m, epoch, op, write),
             Ev::Watch { m, epoch, version } if self.is_epoch(m, epoch) => self.watch(m, version),
-            Ev::Spec { m, epoch, n } if self.is_epoch(m, epoch) => {
-                let spec = self.specs[n].clone();
-                if self.members[m]
-                    .spec
-                    .as_ref()
-                    .is_none_or(|known| known.generation <= spec.generation)
-                {
-                    self.members[m].spec = Some(spec.clone());
-                }
-                self.step(m, Event::Spec(spec));
+            Ev::Spec { m, epoch, n } if self.is_epoch(m, epoch) => self.hear_wish(m, n),
+            Ev::AgentStart { m, epoch } if self.members[m].epoch == epoch && self.members[m].present => {
+                self.agent_start(m);
             }
-            Ev::AgentStart { m, epoch } if self.members[m].epoch == epoch => self.agent_start(m),
-            Ev::Thaw { m } if self.members[m].agent.is_some() => self.step(m, Event::Tick),
+            Ev::Thaw { m } if self.members[m].agent.is_some() => {
+                // what came for it meanwhile waited in its sockets: to it that is news
+                self.members[m].contact = self.now;
+                self.members[m].thawed = self.now;
+                self.step(m, Event::Tick);
+            }
             Ev::EngineUp { m, run } if self.members[m].engine.epoch == run => self.engine_up(m),
             Ev::Persisted { m, epoch, disk } if self.is_epoch(m, epoch) => self.persisted(m, *disk),
             Ev::WorkEnds { m, epoch, work, from } if self.is_epoch(m, epoch) => self.work_ends(m, work, from),
@@ -427,6 +234,12 @@ impl World {
                 upstream,
             } if self.is_run(m, run) => self.followed(m, epoch, upstream),
             Ev::SyncSet { m, epoch, run, sync } if self.is_run(m, run) => self.sync_set(m, epoch, sync),
+            Ev::GateSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Gate, false),
+            Ev::GateSet {
+                m, epoch, open, asked, ..
+            } => self.gate_set(m, epoch, open, asked),
+            Ev::SlotsSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Slots, false),
+            Ev::SlotsSet { m, epoch, slots, .. } => self.slots_set(m, epoch, slots),
             Ev::ViewSet { conn } => self.view_set(conn),
             Ev::Connect { m, run } if self.is_run(m, run) => self.connect(m),
             Ev::Recv { conn, m, start, recs } => self.recv(conn, m, start, recs),
@@ -436,6 +249,8 @@ impl World {
             Ev::LocalFlush { m, run, upto } if self.is_run(m, run) => self.local_flush(m, upto),
             Ev::Client { m, run } if self.is_run(m, run) => self.client(m),
             Ev::Strike { n } => self.strike(n),
+            Ev::Spring { fault } => self.strike_with(usize::MAX, fault),
+            Ev::Operate => self.operate(),
             Ev::Undo { fault } => self.undo(fault),
             Ev::Check => self.check(),
             _ => {}
@@ -448,110 +263,6 @@ impl World {
 
     fn is_run(&self, m: usize, run: u32) -> bool {
         self.members[m].engine.epoch == run
-    }
-
-    /// One step of a member's agent, and what it wants done.
-    pub fn step(&mut self, m: usize, event: Event) {
-        let now: Moment = self.members[m].clock(self.now);
-        let Some(agent) = self.members[m].agent.as_mut() else {
-            return;
-        };
-        self.steps += 1;
-        let effects = agent.step(now, event);
-        for effect in effects {
-            self.perform(m, effect);
-        }
-    }
-
-    /// Tells an agent soon.
-    pub fn tell(&mut self, m: usize, event: Event) {
-        let epoch = self.members[m].epoch;
-        self.push(1, Ev::Agent { m, epoch, event });
-    }
-
-    /// Tells an agent of the end of a work.
-    pub fn tell_done(&mut self, m: usize, epoch: u32, work: Work, ok: bool) {
-        let result = if ok {
-            let shows = matches!(
-                work,
-                Work::Stop | Work::Initdb | Work::Clone | Work::Rewind | Work::SetAside
-            );
-            WorkResult::Ok {
-                volume: shows.then(|| self.members[m].volume()),
-            }
-        } else {
-            WorkResult::Failed {
-                why: "it did not work out".to_owned(),
-                permanent: false,
-            }
-        };
-        self.push(
-            1,
-            Ev::Agent {
-                m,
-                epoch,
-                event: Event::Done { work, result },
-            },
-        );
-    }
-
-    fn agent_start(&mut self, m: usize) {
-        self.note(|| format!("m{m}: agent starts"));
-        let timings = self.timings.clone();
-        let member = &mut self.members[m];
-        let agent = Instance::new(member.name.clone(), timings, m as u64);
-        #[cfg(feature = "mutants")]
-        let agent = agent.with_mutant(self.mutant);
-        member.agent = Some(agent);
-        member.boot = self.now;
-        member.look_id += 1;
-        let (epoch, volume, spec) = (member.epoch, member.volume(), member.spec.clone());
-        self.tell(m, Event::Volume(volume));
-        if let Some(spec) = spec {
-            self.tell(m, Event::Spec(spec));
-        }
-        let n = self.specs.len() - 1;
-        if self.api_reachable(m) {
-            self.push(5, Ev::Spec { m, epoch, n });
-        } else {
-            self.push(10_000, Ev::Spec { m, epoch, n });
-        }
-        self.push(2, Ev::Tick { m, epoch });
-        let (id, pause) = (self.members[m].look_id, 5);
-        self.push(pause, Ev::Look { m, epoch, id });
-    }
-
-    /// Whether anything passes from one member to another.
-    pub fn passes(&self, from: usize, to: usize) -> bool {
-        from == to || self.weather.cut[from][to] <= self.now
-    }
-
-    /// Sends a message: it may be lost, late, doubled.
-    pub fn send(&mut self, from: usize, to: usize, message: Message) {
-        if !self.passes(from, to) {
-            return;
-        }
-        let mut delay = 1 + self.rng.below(4);
-        if self.weather.lossy > self.now {
-            if self.rng.chance(200) {
-                return;
-            }
-            if self.rng.chance(200) {
-                delay += self.rng.below(2_500);
-            }
-            if self.rng.chance(100) {
-                let again = delay + self.rng.below(500);
-                self.push(
-                    again,
-                    Ev::Arrive {
-                        from,
-                        m: to,
-                        message: message.clone(),
-                    },
-                );
-            }
-        }
-        self.push(delay, Ev::Arrive { from, m: to, message });
     }
 
     /// The member of this name.

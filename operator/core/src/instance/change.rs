@@ -131,13 +131,19 @@ impl Instance {
     ///    that a walsender may have kept since walsenders were last ended: none is ended.
     /// 2. Otherwise all are, those of members that stay too. A walsender takes a reload up in its own time, releases commits
     ///    by the number and the set of its own view, and shows neither: one that stays may still count a member that left,
-    ///    or ask for fewer.
+    ///    or ask for fewer. All are those of every directory known, not of those last seen connected.
     fn end_old(&mut self, change: &Change, seen: &PrimarySeen) {
         let covers = change.to.quorum == 0 || rule::widen(&change.from, &change.to) == change.to;
         if covers || self.mutation.is(Mutant::LeavesWalsenders) {
             return self.stage(Stage::Point);
         }
-        let mut old: BTreeSet<DirId> = seen.replicas.iter().map(|replica| replica.dir.clone()).collect();
+        // One that connected since the last look is among them, too: its view may be of before.
+        let shown = seen.replicas.iter().map(|replica| &replica.dir);
+        let ruled = change.from.standbys.union(&change.to.standbys);
+        let mut old: BTreeSet<DirId> = shown.chain(ruled).chain(self.peers.dirs.keys()).cloned().collect();
+        if self.mutation.is(Mutant::EndsOnlySeen) {
+            old = seen.replicas.iter().map(|replica| replica.dir.clone()).collect();
+        }
         if self.mutation.is(Mutant::EndsOnlyLeavers) {
             old = change.from.standbys.difference(&change.to.standbys).cloned().collect();
         }

@@ -1,5 +1,7 @@
 //! Following a leader: directly where the log allows, else by rewind, else by a clone.
 
+use std::sync::Arc;
+
 use crate::failover::{Lsn, Phase, Position, Record, Term, position};
 
 use super::effect::{Effect, HowToStop, StartAs, Upstream};
@@ -44,14 +46,15 @@ impl Instance {
             self.role = Role::Preparing;
             return self.clone_from(record);
         }
-        match self.engine.clone() {
+        let engine = Arc::clone(&self.engine);
+        match &*engine {
             Engine::Down { .. } => self.start_standby(record),
             Engine::Starting => {}
             Engine::Silent => self.heal_silent(),
             Engine::Primary(_) => self.stop(HowToStop::Fence {
                 kill_after_ms: self.timings.kill_after,
             }),
-            Engine::Standby(seen) => self.attach(record, &seen),
+            Engine::Standby(seen) => self.attach(record, seen),
         }
     }
 
@@ -98,7 +101,7 @@ impl Instance {
     /// A directory just cloned or rewound is half until its engine has become consistent.
     fn settle_fresh(&mut self, record: &Record) {
         self.role = Role::Preparing;
-        match &self.engine {
+        match &*self.engine {
             Engine::Down { .. } if self.heal.rung() != Rung::Restart => self.heal.fresh = None,
             Engine::Down { .. } => {
                 let upstream = self.upstream(record);
@@ -111,7 +114,7 @@ impl Instance {
 
     /// Whether a fresh directory has become consistent, whoever leads now.
     pub(super) fn fresh_is_consistent(&self) -> bool {
-        self.heal.fresh.is_some() && matches!(self.engine, Engine::Standby(_))
+        self.heal.fresh.is_some() && matches!(*self.engine, Engine::Standby(_))
     }
 
     /// Attaches a running standby, in this order:
@@ -121,9 +124,10 @@ impl Instance {
     /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows.
     /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
     fn attach(&mut self, record: &Record, seen: &StandbySeen) {
-        let Run::Standby { upstream: now } = self.run.clone() else {
+        let Run::Standby { upstream: now } = &self.run else {
             return;
         };
+        let attached = now.is_some();
         if self.disk.following == Some(record.term) && self.disk.sealed.is_none() {
             if let (Some(why), true) = (&seen.diverged, record.phase == Phase::Leading) {
                 self.wait(Why::WorkFailed {
@@ -132,13 +136,22 @@ impl Instance {
                 });
                 return self.rewind(record);
             }
-            let wanted = self.upstream(record);
-            if wanted.is_some() && wanted != now && !self.following {
-                self.set_upstream(wanted);
+            let same = |now: &Upstream| {
+                now.member == record.leader
+                    && now.term == record.term
+                    && self
+                        .address_of(&record.leader)
+                        .is_none_or(|address| address == now.address)
+            };
+            if !self.following && !now.as_ref().is_some_and(same) {
+                let wanted = self.upstream(record);
+                if wanted.is_some() {
+                    self.set_upstream(wanted);
+                }
             }
             return;
         }
-        if now.is_some() {
+        if attached {
             return self.set_upstream(None);
         }
         if self.following || seen.receiving {

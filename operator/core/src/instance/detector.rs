@@ -56,7 +56,7 @@ impl Instance {
             return;
         }
         let since = *self.lost_since.get_or_insert(self.now);
-        let able = self.whole() && matches!(self.engine, Engine::Standby(_)) && self.shutdown.is_none();
+        let able = self.whole() && matches!(*self.engine, Engine::Standby(_)) && self.shutdown.is_none();
         if !able || !self.could_prove(record) {
             return;
         }

@@ -107,11 +107,12 @@ pub enum Effect {
     /// Running primary: end these standbys' walsenders and wait until the processes are gone (they might still count by
     /// a setting of before). Ends with `Done(EndWalsenders)`; [`super::PrimarySeen`]s before it in the queue are older.
     EndWalsenders(BTreeSet<DirId>),
-    /// Running primary: let clients in, or keep them out and end their sessions.
+    /// Running primary: let clients in, or keep them out and end their sessions. Ends with `Done(Gate)`; when it closes,
+    /// no session of a client is left then.
     Gate { open: bool },
     /// Running primary: exactly these physical slots exist (made for, and named after, members). A standby must stream by
     /// its slot and by nothing else: that the slot admits one walsender keeps one standby from being counted twice while
-    /// the walsender of its former connection is not gone yet.
+    /// the walsender of its former connection is not gone yet. Ends with `Done(Slots)`.
     Slots(BTreeSet<MemberName>),
     /// Look at the engine this often from now on, and once at once (unhurried: 500 ms; in a transition: 20 ms).
     Look { every_ms: u64 },

@@ -119,8 +119,8 @@ impl Instance {
     /// `Async` has no quorum that could prove. A member may be elected, in this order:
     ///
     /// 1. Only while the wish is `Async` and the rule in force acknowledged alone.
-    /// 2. Only once the old leader is known dead: it has been heard in this term (it knows, and serves no more), or nothing
-    ///    was heard of it for the time of its lease.
+    /// 2. Only once the old leader is known dead: it has been heard in this term as one whose engine is no primary any more
+    ///    (not as one that is still stopping it), or nothing was heard of it for the time of its lease.
     /// 3. Only within `maximum_lag_bytes` of where it was last heard to be, which must have been shortly before the election
     ///    was opened. Not heard means not known. So the loss is bound by that, and by what the old leader wrote between its
     ///    last heartbeat and the end of its term: the time of detection or, cut off from the record too, of the fence.
@@ -132,7 +132,8 @@ impl Instance {
         }
         let leader = self.member_of(old);
         let peer = self.peers.of.get(&leader);
-        let knows = peer.is_some_and(|p| p.last.term >= record.term && p.last.role != Role::Leader);
+        let no_primary = |role| matches!(role, Role::Sealed | Role::Replica | Role::Preparing);
+        let knows = peer.is_some_and(|p| p.last.term >= record.term && no_primary(p.last.role));
         let silent = self
             .now
             .since(peer.map_or(self.watch_since, |p| p.heard).max(self.started_at()))

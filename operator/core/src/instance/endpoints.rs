@@ -1,6 +1,6 @@
 //! Who is fit for each Service. Only the leader says so; no operator is in the path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::failover::{MemberName, Rule, Term};
 
@@ -20,10 +20,14 @@ pub(super) struct Served {
     pub asked: Option<SyncNames>,
     /// Clients are let in.
     pub gate: bool,
+    /// Gate calls under way, in order: opening, or closing.
+    pub gating: VecDeque<bool>,
     /// As last published.
     pub endpoints: Option<Endpoints>,
-    /// As last asked for, and in which run of the engine.
-    pub slots: Option<(Moment, BTreeSet<MemberName>)>,
+    /// As last asked for, in which run of the engine, and when.
+    pub slots: Option<(Moment, BTreeSet<MemberName>, Moment)>,
+    /// That is under way.
+    pub slotting: bool,
     /// The last term whose promotion this process saw complete, or fail.
     pub promoted: Option<Term>,
     pub promotion_failed: Option<Term>,
@@ -36,20 +40,32 @@ impl Instance {
     /// have replayed to within `read_lag_bytes`; `-r` is both.
     pub(super) fn keep_endpoints(&mut self, seen: &PrimarySeen) {
         let Some(spec) = &self.spec else { return };
+        // before the gate first opens there is nothing to say: the old leader's entry leads nowhere anyway
+        let before = self.served.endpoints.as_ref().filter(|e| e.term == seen.term);
+        if before.is_none() && !self.served.gate {
+            return;
+        }
         let near =
             |r: &&super::ReplicaSeen| r.streaming && seen.flushed.0.saturating_sub(r.replayed.0) <= spec.read_lag_bytes;
-        let readers = seen.replicas.iter().filter(near).map(|r| self.member_of(&r.dir));
-        let ro: BTreeSet<MemberName> = readers
-            .filter(|m| self.live(m) && spec.members.iter().any(|s| s.name == *m))
+        let readers = seen
+            .replicas
+            .iter()
+            .filter(near)
+            .filter_map(|r| self.known_member(&r.dir));
+        let mut ro: Vec<&MemberName> = readers
+            .filter(|m| self.live(m) && spec.members.iter().any(|s| s.name == **m))
             .collect();
+        ro.sort_unstable();
+        ro.dedup();
         // Traffic that came here before the gate first opened stays.
         let coming = self.lead.as_ref().is_some_and(|lead| !lead.opened);
-        let announced = self
-            .served
-            .endpoints
-            .as_ref()
-            .is_some_and(|e| e.term == seen.term && e.rw.is_some());
-        let rw = (self.served.gate || (coming && announced)).then(|| self.me.clone());
+        let announced = before.is_some_and(|e| e.rw.is_some());
+        let serves = self.served.gate || (coming && announced);
+        if before.is_some_and(|e| e.rw.is_some() == serves && e.ro.iter().eq(ro.iter().copied())) {
+            return;
+        }
+        let ro: BTreeSet<MemberName> = ro.into_iter().cloned().collect();
+        let rw = serves.then(|| self.me.clone());
         let r = ro.iter().chain(&rw).cloned().collect();
         let endpoints = Endpoints {
             term: seen.term,
@@ -57,11 +73,6 @@ impl Instance {
             ro,
             r,
         };
-        // before the gate first opens there is nothing to say: the old leader's entry leads nowhere anyway
-        let first = self.served.endpoints.as_ref().is_none_or(|e| e.term != seen.term);
-        if (first && endpoints.rw.is_none()) || self.served.endpoints.as_ref() == Some(&endpoints) {
-            return;
-        }
         self.served.endpoints = Some(endpoints.clone());
         self.out.push(Effect::Publish(endpoints));
     }
@@ -87,16 +98,26 @@ impl Instance {
         self.out.push(Effect::Publish(endpoints));
     }
 
-    /// One slot for each other member; members that are gone lose theirs.
-    pub(super) fn keep_slots(&mut self) {
+    /// One slot for each other member; members that are gone lose theirs. Asked for again in this order:
+    ///
+    /// 1. After a start, and when members change.
+    /// 2. Now and then while a member is not connected: its slot may have failed to be made, or have lost its log.
+    pub(super) fn keep_slots(&mut self, seen: &PrimarySeen) {
         let Some(since) = self.lead.as_ref().map(|lead| lead.since) else {
             return;
         };
-        let slots: BTreeSet<MemberName> = self.others().into_iter().collect();
-        let wanted = (since, slots);
-        if self.served.slots.as_ref() != Some(&wanted) {
-            self.out.push(Effect::Slots(wanted.1.clone()));
-            self.served.slots = Some(wanted);
+        let members = || self.spec.iter().flat_map(|spec| &spec.members).map(|m| &m.name);
+        let others = || members().filter(|name| **name != self.me);
+        let same = self.served.slots.as_ref().is_some_and(|(run, slots, at)| {
+            let all = slots.len() <= seen.replicas.len();
+            let recent = self.now.since(*at) < self.timings.reslot;
+            *run == since && (all || recent) && slots.len() == others().count() && others().all(|m| slots.contains(m))
+        });
+        if !same && !self.served.slotting {
+            self.served.slotting = true;
+            let slots: BTreeSet<MemberName> = others().cloned().collect();
+            self.out.push(Effect::Slots(slots.clone()));
+            self.served.slots = Some((since, slots, self.now));
         }
     }
 }

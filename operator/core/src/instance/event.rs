@@ -172,6 +172,10 @@ pub enum Work {
     Follow,
     /// A changed `synchronous_standby_names` is in force: postmaster and checkpointer have taken it up.
     SetSync,
+    /// Clients are let in, or kept out and none is left.
+    Gate,
+    /// Slots are made and dropped.
+    Slots,
 }
 
 /// How work ended.

@@ -87,7 +87,9 @@ impl Instance {
             Work::Start => "start",
             Work::Stop => "stop",
             Work::SetAside => "setting aside",
-            Work::Persist | Work::EndWalsenders | Work::Follow | Work::SetSync => "engine call",
+            Work::Persist | Work::EndWalsenders | Work::Follow | Work::SetSync | Work::Gate | Work::Slots => {
+                "engine call"
+            }
         };
         self.heal.making = None;
         if work == Work::Start {

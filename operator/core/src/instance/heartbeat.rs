@@ -1,6 +1,6 @@
 //! What this member tells its peers and status, after each decision.
 
-use crate::failover::{Lsn, Phase};
+use crate::failover::{Lsn, Phase, Term};
 
 use super::effect::Effect;
 use super::event::{Engine, Work};
@@ -20,12 +20,6 @@ pub(super) struct Beat {
     pub asked_since: Option<Moment>,
 }
 
-/// Whether anything but a position changed.
-fn news(last: &Heartbeat, now: &Heartbeat) -> bool {
-    let said = |b: &Heartbeat| (b.term, b.role, b.position.term, b.healthy, b.hears_leader);
-    said(last) != said(now) || last.dir != now.dir || last.address != now.address || last.history != now.history
-}
-
 impl Instance {
     /// After each decision: how often to look at the engine, heartbeats, and reasons for people.
     pub(super) fn report(&mut self) {
@@ -42,7 +36,7 @@ impl Instance {
     fn set_look(&mut self) {
         let leads =
             self.role == Role::Leader && self.served.gate && self.change.is_none() && self.served.asked.is_none();
-        let follows = self.role == Role::Replica && !self.following && matches!(self.engine, Engine::Standby(_));
+        let follows = self.role == Role::Replica && !self.following && matches!(*self.engine, Engine::Standby(_));
         let quiet = (leads || follows) && self.hand.is_none() && self.lost_since.is_none();
         let every = if quiet {
             self.timings.look_quiet
@@ -60,13 +54,13 @@ impl Instance {
         if self.spec.is_none() || self.volume.is_none() {
             return;
         }
-        let beat = self.heartbeat();
         let due = self
             .beat
             .sent
             .as_ref()
-            .is_none_or(|(at, last)| self.now.since(*at) >= self.timings.heartbeat || news(last, &beat));
+            .is_none_or(|(at, last)| self.now.since(*at) >= self.timings.heartbeat || self.news(last));
         if due {
+            let beat = self.heartbeat();
             self.beat.sent = Some((self.now, beat.clone()));
             for to in self.others() {
                 self.out.push(Effect::Send {
@@ -77,16 +71,46 @@ impl Instance {
         }
     }
 
+    /// Whether anything but a position changed.
+    fn news(&self, last: &Heartbeat) -> bool {
+        let said = (
+            last.term,
+            last.role,
+            last.position.term,
+            last.healthy,
+            last.hears_leader,
+        );
+        let dir = self.disk.dir.as_ref().filter(|_| self.whole());
+        let address = self.my_spec().and_then(|m| m.address.as_ref());
+        last.dir.as_ref() != dir
+            || last.address.as_ref() != address
+            || last.history != self.history()
+            || said
+                != (
+                    self.highest_term(),
+                    self.role,
+                    self.position().term,
+                    self.healthy(),
+                    self.hears_leader(),
+                )
+    }
+
+    fn highest_term(&self) -> Term {
+        self.record()
+            .map_or(self.disk.term, |record| record.term.max(self.disk.term))
+    }
+
+    fn history(&self) -> &[(Term, Lsn)] {
+        match &*self.engine {
+            Engine::Primary(seen) => &seen.history,
+            _ => &[],
+        }
+    }
+
     fn heartbeat(&self) -> Heartbeat {
-        let history = match &self.engine {
-            Engine::Primary(seen) => seen.history.clone(),
-            _ => Vec::new(),
-        };
+        let history = self.history().to_vec();
         Heartbeat {
-            term: self
-                .disk
-                .term
-                .max(self.record().map_or(self.disk.term, |record| record.term)),
+            term: self.highest_term(),
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
             position: self.position(),
@@ -100,7 +124,7 @@ impl Instance {
 
     /// Honest health: a leader's is a write of its own with a deadline; a member whose engine died says so at once.
     fn healthy(&self) -> bool {
-        match (self.role, &self.engine) {
+        match (self.role, &*self.engine) {
             (Role::Leader | Role::Candidate, Engine::Primary(seen)) => seen.healthy,
             (Role::Candidate, engine) => *engine != Engine::Silent,
             (Role::Replica | Role::Sealed, Engine::Standby(_)) => true,
@@ -119,7 +143,7 @@ impl Instance {
         View {
             role: self.role,
             state: self.state(),
-            term: self.disk.term.max(record.map_or(self.disk.term, |record| record.term)),
+            term: self.highest_term(),
             phase: record.map(|record| record.phase),
             leader,
             dir: self.disk.dir.clone(),
@@ -148,7 +172,7 @@ impl Instance {
         if matches!(self.why, Some(Why::FirstVolumeLost)) {
             return State::Failed;
         }
-        match (&self.engine, self.role) {
+        match (&*self.engine, self.role) {
             (Engine::Down { .. }, Role::Preparing) => State::Starting,
             (Engine::Down { .. } | Engine::Silent, _) => State::Stopped,
             (Engine::Starting, _) => State::Starting,

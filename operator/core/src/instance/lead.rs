@@ -1,8 +1,9 @@
 //! Leading: promotion, serving, and coming back in place after a crash.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::failover::{DirId, Lsn, Phase, Record, Term, rule};
+use crate::failover::{DirId, Lsn, MemberName, Phase, Position, Record, Term, position, rule};
 
 use super::effect::{Effect, HowToStop, StartAs, SyncNames};
 use super::event::{Engine, PrimarySeen, Work};
@@ -57,14 +58,15 @@ impl Instance {
             }
             return;
         }
-        match self.engine.clone() {
+        let engine = Arc::clone(&self.engine);
+        match &*engine {
             Engine::Down { .. } => self.restart_in_place(record),
             Engine::Standby(_) if promoting => self.promote(record),
             // it was sealed for a term that nobody won; its log is still its own
             Engine::Standby(_) => self.stop(HowToStop::Clean),
             Engine::Starting => self.role = if promoting { Role::Candidate } else { Role::Stopped },
             Engine::Silent => self.heal_silent(),
-            Engine::Primary(seen) => self.serve(record, &seen),
+            Engine::Primary(seen) => self.serve(record, seen),
         }
     }
 
@@ -115,8 +117,18 @@ impl Instance {
         let (durability, copies) = wish.unwrap_or((Durability::Quorum, 1));
         let members = self.spec.iter().flat_map(|s| &s.members);
         let staying = members.filter(|m| m.name != self.me && !m.leaving && !m.fenced && self.live(&m.name));
+        let own = self.position();
+        let history = match &*self.engine {
+            Engine::Standby(seen) => seen.history.as_slice(),
+            _ => &[],
+        };
+        // One with a tail of its own must rewind first: until it has, its seal could not be had, and a rule needs its members'.
+        let prefix = |at: Position| at.lsn <= own.lsn && position::on_history(at, own.term, history);
         let able = staying
-            .filter_map(|m| self.peers.of.get(&m.name)?.last.dir.clone())
+            .filter_map(|m| {
+                let last = &self.peers.of.get(&m.name)?.last;
+                last.dir.clone().filter(|_| prefix(last.position))
+            })
             .collect();
         rule::first(self.disk.dir.clone(), durability, copies, &able)
     }
@@ -164,7 +176,7 @@ impl Instance {
         }
         self.note_lead(seen);
         self.note_able(seen);
-        self.keep_slots();
+        self.keep_slots(seen);
         if record.phase == Phase::Promoting {
             return self.finish_promotion(record, seen);
         }
@@ -196,28 +208,27 @@ impl Instance {
 
     /// Remembers which standbys could acknowledge: streaming, their member heard lately and not on its way out.
     pub(super) fn note_able(&mut self, seen: &PrimarySeen) {
-        let mut able = Vec::new();
-        for replica in seen.replicas.iter().filter(|replica| replica.streaming) {
-            let member = self.member_of(&replica.dir);
-            let wanted = self
-                .spec
-                .iter()
-                .flat_map(|s| &s.members)
-                .any(|m| m.name == member && !m.leaving && !m.fenced);
-            let same = self
-                .peers
-                .of
-                .get(&member)
-                .is_some_and(|peer| peer.last.dir.as_ref() == Some(&replica.dir));
-            if wanted && same && self.live(&member) {
-                able.push(replica.dir.clone());
+        let Some(mut lead) = self.lead.take() else { return };
+        let (now, lost) = (self.now, self.timings.standby_lost);
+        let able = |replica: &&super::ReplicaSeen| {
+            let member = self.known_member(&replica.dir);
+            replica.streaming && member.is_some_and(|member| self.could_acknowledge(member, &replica.dir))
+        };
+        for replica in seen.replicas.iter().filter(able) {
+            match lead.able.get_mut(&replica.dir) {
+                Some(at) => *at = now,
+                None => _ = lead.able.insert(replica.dir.clone(), now),
             }
         }
-        let (now, lost) = (self.now, self.timings.standby_lost);
-        if let Some(lead) = &mut self.lead {
-            lead.able.extend(able.into_iter().map(|dir| (dir, now)));
-            lead.able.retain(|_, at| now.since(*at) <= lost);
-        }
+        lead.able.retain(|_, at| now.since(*at) <= lost);
+        self.lead = Some(lead);
+    }
+
+    fn could_acknowledge(&self, member: &MemberName, dir: &DirId) -> bool {
+        let mut members = self.spec.iter().flat_map(|s| &s.members);
+        let wanted = members.any(|m| m.name == *member && !m.leaving && !m.fenced);
+        let peer = self.peers.of.get(member);
+        wanted && peer.is_some_and(|peer| peer.last.dir.as_ref() == Some(dir)) && self.live(member)
     }
 
     /// The standbys that could acknowledge lately.
@@ -268,66 +279,6 @@ impl Instance {
         });
     }
 
-    /// Opens the gate, in this order:
-    ///
-    /// 1. The setting in force is one that the record covers.
-    /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
-    /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
-    fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
-        let stale = self.stale;
-        let Some(lead) = &mut self.lead else { return };
-        if lead.again {
-            if stale {
-                return;
-            }
-            (lead.again, lead.backed, lead.point) = (false, false, seen.flushed.max(seen.inserted));
-        }
-        let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
-        if self.served.gate || self.served.asked.is_some() {
-            return;
-        }
-        let rule = &record.rule;
-        let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
-        let have = rule.standbys.iter().filter(flushed).count();
-        let need = usize::from(rule.quorum);
-        backed |= have >= need || self.mutation.is(Mutant::NoComeBackGate);
-        if let Some(lead) = &mut self.lead {
-            lead.backed = backed;
-        }
-        let confirmed = self.confirmed_at.is_some_and(|at| at >= since);
-        if !confirmed && !self.mutation.is(Mutant::NoComeBackGate) {
-            self.write(record.clone());
-            return;
-        }
-        if !backed {
-            return self.wait(Why::WaitsForStandbys { have, need });
-        }
-        let covered = match (self.sync_in_force(), &self.change) {
-            (Some(sync), None) => *sync == self.setting(rule),
-            (Some(_), Some(_)) => true,
-            (None, _) => false,
-        };
-        if covered {
-            self.served.gate = true;
-            if let Some(lead) = &mut self.lead {
-                lead.opened = true;
-            }
-            self.out.push(Effect::Gate { open: true });
-        }
-    }
-
-    /// Keeps clients out from here on.
-    pub(super) fn close_gate(&mut self) {
-        if self.served.gate {
-            self.served.gate = false;
-            self.stale = true;
-            if let Some(lead) = &mut self.lead {
-                lead.again = !self.mutation.is(Mutant::ReopensAtOnce);
-            }
-            self.out.push(Effect::Gate { open: false });
-        }
-    }
-
     /// Writes the record again now and then: for people, and to learn that this term is still in force.
     fn renew(&mut self, record: &Record) {
         let last = self.register.written.max(self.lead.as_ref().map(|lead| lead.since));
@@ -339,9 +290,10 @@ impl Instance {
     /// Mutation only: a leader that has learnt of a newer term serves on.
     pub(super) fn goes_on(&mut self, record: &Record) {
         self.role = Role::Leader;
-        if let (Engine::Primary(seen), Some(_)) = (self.engine.clone(), &self.lead) {
-            self.note_able(&seen);
-            self.keep_endpoints(&seen);
+        let engine = Arc::clone(&self.engine);
+        if let (Engine::Primary(seen), Some(_)) = (&*engine, &self.lead) {
+            self.note_able(seen);
+            self.keep_endpoints(seen);
         }
         self.wait(Why::Leading { term: record.term });
     }

@@ -1,6 +1,7 @@
 //! The machine: its state, how it takes an event in, and the order in which it decides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::failover::{Lsn, MemberName, Phase, Position, Record, Term, position};
 
@@ -61,7 +62,7 @@ pub struct Instance {
     pub(super) register: Register,
     /// When this member last wrote the record with success.
     pub(super) confirmed_at: Option<Moment>,
-    pub(super) engine: Engine,
+    pub(super) engine: Arc<Engine>,
     /// Work on the engine has ended since it was last looked at.
     pub(super) stale: bool,
     pub(super) silent_since: Option<Moment>,
@@ -112,7 +113,7 @@ impl Instance {
             not_before: Moment(0),
             register: Register::default(),
             confirmed_at: None,
-            engine: Engine::Down { clean: false },
+            engine: Arc::new(Engine::Down { clean: false }),
             stale: true,
             silent_since: None,
             run: Run::Down,
@@ -211,13 +212,13 @@ impl Instance {
             Engine::Silent => Some(self.silent_since.unwrap_or(self.now)),
             _ => None,
         };
-        self.engine = engine;
+        self.engine = Arc::new(engine);
         self.stale = false;
         if died {
             self.engine_gone();
             self.crashed("engine", "it ended by itself");
         }
-        if let (Engine::Standby(_) | Engine::Primary(_), None) = (&self.engine, self.busy) {
+        if let (Engine::Standby(_) | Engine::Primary(_), None) = (&*self.engine, self.busy) {
             self.heal.well(self.now);
         }
     }
@@ -228,6 +229,8 @@ impl Instance {
             Work::Persist => self.on_persisted(&result),
             Work::Follow => return self.followed(&result),
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
+            Work::Gate => return self.on_gate(&result),
+            Work::Slots => return self.served.slotting = false,
             _ => {}
         }
         let directory = !matches!(work, Work::Persist);
@@ -261,19 +264,19 @@ impl Instance {
             Work::Stop if ok => {
                 self.engine_gone();
                 self.served.fencing = None;
-                self.engine = Engine::Down { clean: false };
+                self.engine = Arc::new(Engine::Down { clean: false });
                 let clean = self.volume.as_ref().filter(|volume| volume.clean && volume.whole);
                 self.clean_end = clean.and_then(|volume| volume.control);
             }
             Work::Start if ok => {
-                if matches!(self.engine, Engine::Down { .. }) {
-                    self.engine = Engine::Starting;
+                if matches!(*self.engine, Engine::Down { .. }) {
+                    self.engine = Arc::new(Engine::Starting);
                 }
             }
             Work::Start => self.run = Run::Down,
             Work::Promote if ok => {
                 self.run = Run::Primary;
-                self.engine = Engine::Starting;
+                self.engine = Arc::new(Engine::Starting);
                 self.served.promoted = self.disk.led;
             }
             Work::Promote => self.served.promotion_failed = self.disk.led,
@@ -318,7 +321,7 @@ impl Instance {
         if self.persisting.is_some() || self.now < self.not_before {
             return;
         }
-        if self.run == Run::Down && self.busy.is_none() && !matches!(self.engine, Engine::Down { .. }) {
+        if self.run == Run::Down && self.busy.is_none() && !matches!(*self.engine, Engine::Down { .. }) {
             return self.fence("an engine runs that was not asked for");
         }
         match self.duty(&record) {
@@ -372,7 +375,7 @@ impl Instance {
             return;
         }
         self.clean_end = None;
-        self.engine = Engine::Down { clean: false };
+        self.engine = Arc::new(Engine::Down { clean: false });
         self.run = match &how {
             StartAs::Primary { sync } => {
                 self.lead = None;
@@ -441,7 +444,7 @@ impl Instance {
 
     /// What the engine said of its receiver is out of date: until it says otherwise, one runs.
     fn outdate_engine(&mut self) {
-        if let Engine::Standby(seen) = &mut self.engine {
+        if let Engine::Standby(seen) = Arc::make_mut(&mut self.engine) {
             seen.receiving = true;
         }
     }
@@ -465,7 +468,7 @@ impl Instance {
 
     /// Where this member's log ends, as far as is known now.
     pub(super) fn position(&self) -> Position {
-        match &self.engine {
+        match &*self.engine {
             Engine::Primary(seen) => Position {
                 term: seen.term,
                 lsn: seen.flushed,
@@ -485,7 +488,7 @@ impl Instance {
     }
 
     pub(super) fn replayed(&self) -> Lsn {
-        match &self.engine {
+        match &*self.engine {
             Engine::Standby(seen) => seen.replayed,
             _ => self.position().lsn,
         }

@@ -21,6 +21,7 @@ mod detector;
 mod election;
 mod endpoints;
 mod fence;
+mod gate;
 mod heal;
 mod heartbeat;
 mod lead;

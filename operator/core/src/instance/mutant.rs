@@ -35,6 +35,8 @@ pub enum Mutant {
     NarrowsBeforeFlush,
     /// Walsenders that count by the old setting go on.
     LeavesWalsenders,
+    /// Only the walsenders that the last look showed are ended.
+    EndsOnlySeen,
     /// Only the walsenders of members that leave are ended.
     EndsOnlyLeavers,
     /// A leader that restarts opens its gate at once.
@@ -55,6 +57,13 @@ pub enum Mutant {
     RewindsWhilePromoting,
     /// The first member runs initdb again when its volume is empty.
     SecondInitdb,
+    /// The record is read from a cache. (In the simulator's world.)
+    ReadsCache,
+    /// A seal is answered before it is on disk, and a record read at start is from a cache: either alone does no harm,
+    /// since the other makes up for it. (In the simulator's world.)
+    SealNotSynced,
+    /// A gate is taken for closed as soon as that is asked for.
+    GateNotWatched,
     /// `Async`: elects without waiting for the lease.
     AsyncWithoutLease,
     /// `Async`: elects however far behind.
@@ -63,7 +72,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -80,6 +89,7 @@ impl Mutant {
         Mutant::SetsBeforeWidening,
         Mutant::NarrowsBeforeFlush,
         Mutant::LeavesWalsenders,
+        Mutant::EndsOnlySeen,
         Mutant::EndsOnlyLeavers,
         Mutant::NoComeBackGate,
         Mutant::IgnoresNewerTerm,
@@ -90,6 +100,9 @@ impl Mutant {
         Mutant::ReopensAtOnce,
         Mutant::RewindsWhilePromoting,
         Mutant::SecondInitdb,
+        Mutant::ReadsCache,
+        Mutant::SealNotSynced,
+        Mutant::GateNotWatched,
         Mutant::AsyncWithoutLease,
         Mutant::AsyncWithoutBound,
     ];

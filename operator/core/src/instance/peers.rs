@@ -98,13 +98,18 @@ impl Instance {
 
     /// Where a member is reached: as it said itself, else as the operator saw it.
     pub(super) fn address(&self, member: &MemberName) -> Option<String> {
-        let said = self.peers.of.get(member).and_then(|peer| peer.last.address.clone());
+        self.address_of(member).map(str::to_owned)
+    }
+
+    /// The same, to look at.
+    pub(super) fn address_of(&self, member: &MemberName) -> Option<&str> {
+        let said = self.peers.of.get(member).and_then(|peer| peer.last.address.as_deref());
         let seen = self
             .spec
             .iter()
             .flat_map(|s| &s.members)
             .find(|m| m.name == *member)
-            .and_then(|m| m.address.clone());
+            .and_then(|m| m.address.as_deref());
         if self.live(member) {
             said.or(seen)
         } else {
@@ -114,13 +119,16 @@ impl Instance {
 
     /// The member that has or had a directory; its own name if none is known.
     pub(super) fn member_of(&self, dir: &DirId) -> MemberName {
-        if self.disk.dir.as_ref() == Some(dir) {
-            return self.me.clone();
-        }
-        self.peers
-            .dirs
-            .get(dir)
+        self.known_member(dir)
             .cloned()
             .unwrap_or_else(|| MemberName(dir.0.clone()))
+    }
+
+    /// The member that has or had a directory.
+    pub(super) fn known_member(&self, dir: &DirId) -> Option<&MemberName> {
+        if self.disk.dir.as_ref() == Some(dir) {
+            return Some(&self.me);
+        }
+        self.peers.dirs.get(dir)
     }
 }

@@ -1,5 +1,7 @@
 //! Sealing: from here on this member acknowledges for no older term, and says where its log ends.
 
+use std::sync::Arc;
+
 use crate::failover::{Record, Seal, Term};
 
 use super::effect::{Effect, HowToStop, StartAs};
@@ -58,7 +60,8 @@ impl Instance {
 
     /// Brings the engine where its position is certain. `None`: not yet. `Some(true)`: it runs and could be promoted.
     fn sealable(&mut self, sealed: bool) -> Option<bool> {
-        match self.engine.clone() {
+        let engine = Arc::clone(&self.engine);
+        match &*engine {
             Engine::Down { .. } => {
                 if self.clean_end.is_some() && self.leaves_election_to_target() {
                     return Some(false);

@@ -1,5 +1,7 @@
 //! Handing leadership over: for a switchover, a drain, a restart of the leader.
 
+use std::sync::Arc;
+
 use crate::failover::{Lsn, MemberName, Phase, Record};
 
 use super::effect::{Effect, HowToStop};
@@ -141,7 +143,7 @@ impl Instance {
             }
             return;
         }
-        match &self.engine {
+        match &*self.engine {
             Engine::Down { .. } if self.clean_end.is_none() => {
                 self.hand = None;
                 self.refuse("the engine did not stop cleanly");
@@ -194,13 +196,14 @@ impl Instance {
         let Some(since) = self.shutdown else { return false };
         self.wait(Why::ShuttingDown);
         let late = self.now.since(since) > ENDS_WITHIN;
-        let down = matches!(self.engine, Engine::Down { .. }) && self.run == Run::Down && self.busy.is_none();
+        let down = matches!(*self.engine, Engine::Down { .. }) && self.run == Run::Down && self.busy.is_none();
         if let (Some(record), false, None) = (self.record_shared(), late, &self.persisting) {
             let duty = self.duty(&record);
             if duty == Duty::Lead && record.phase == Phase::Leading {
-                if let (Engine::Primary(seen), None, None) = (self.engine.clone(), &self.hand, self.busy) {
-                    self.note_able(&seen);
-                    self.start_hand_over(&record, &seen);
+                let engine = Arc::clone(&self.engine);
+                if let (Engine::Primary(seen), None, None) = (&*engine, &self.hand, self.busy) {
+                    self.note_able(seen);
+                    self.start_hand_over(&record, seen);
                 }
                 if self.hand.is_some() {
                     self.hand_over(&record);

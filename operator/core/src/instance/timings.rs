@@ -38,6 +38,8 @@ pub struct Timings {
     pub thaw: u64,
     /// SIGKILL this long after an immediate shutdown was asked for.
     pub kill_after: u64,
+    /// While a member is not connected, its slot is asked for again this often.
+    pub reslot: u64,
     /// `Preferred`: a new leader waits this long for standbys before it serves with fewer.
     pub gather: u64,
     /// First pause of the heal ladder; doubles up to `backoff_max`.
@@ -69,6 +71,7 @@ impl Default for Timings {
             silent: 10_000,
             thaw: 2_000,
             kill_after: 1_000,
+            reslot: 2_000,
             gather: 3_000,
             backoff: 500,
             backoff_max: 30_000,

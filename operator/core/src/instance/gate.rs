@@ -1,0 +1,98 @@
+//! The gate: whether clients are let in.
+
+use crate::failover::{DirId, Record};
+
+use super::Why;
+use super::effect::Effect;
+use super::event::{PrimarySeen, WorkResult};
+use super::machine::{Instance, Run};
+use super::mutant::Mutant;
+
+impl Instance {
+    /// Opens the gate, in this order:
+    ///
+    /// 1. The setting in force is one that the record covers.
+    /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
+    /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
+    pub(super) fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
+        // a gate that is closing still ends commits' waits
+        if !self.served.gating.is_empty() && !self.mutation.is(Mutant::GateNotWatched) {
+            return;
+        }
+        let stale = self.stale;
+        let Some(lead) = &mut self.lead else { return };
+        if lead.again {
+            if stale {
+                return;
+            }
+            (lead.again, lead.backed, lead.point) = (false, false, seen.flushed.max(seen.inserted));
+        }
+        let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
+        if self.served.gate || self.served.asked.is_some() {
+            return;
+        }
+        let rule = &record.rule;
+        let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
+        let have = rule.standbys.iter().filter(flushed).count();
+        let need = usize::from(rule.quorum);
+        backed |= have >= need || self.mutation.is(Mutant::NoComeBackGate);
+        if let Some(lead) = &mut self.lead {
+            lead.backed = backed;
+        }
+        let confirmed = self.confirmed_at.is_some_and(|at| at >= since);
+        if !confirmed && !self.mutation.is(Mutant::NoComeBackGate) {
+            self.write(record.clone());
+            return;
+        }
+        if !backed {
+            return self.wait(Why::WaitsForStandbys { have, need });
+        }
+        let covered = match (self.sync_in_force(), &self.change) {
+            (Some(sync), None) => *sync == self.setting(rule),
+            (Some(_), Some(_)) => true,
+            (None, _) => false,
+        };
+        if covered {
+            self.served.gate = true;
+            if let Some(lead) = &mut self.lead {
+                lead.opened = true;
+            }
+            self.served.gating.push_back(true);
+            self.out.push(Effect::Gate { open: true });
+        }
+    }
+
+    /// Keeps clients out from here on.
+    pub(super) fn close_gate(&mut self) {
+        if self.served.gate {
+            self.served.gate = false;
+            self.stale = true;
+            if let Some(lead) = &mut self.lead {
+                lead.again = !self.mutation.is(Mutant::ReopensAtOnce);
+            }
+            self.served.gating.push_back(false);
+            self.out.push(Effect::Gate { open: false });
+        }
+    }
+
+    /// A gate call has ended, in this order:
+    ///
+    /// 1. What it did to an engine that is gone, or being stopped, does not matter.
+    /// 2. A gate that was to close and did not may let clients in: the engine is stopped.
+    /// 3. A gate that was to open and did not may be open all the same: it is closed first, and opened again after a pause.
+    /// 4. What waited for its commit while the gate closed has become visible: that is known from a look after this.
+    pub(super) fn on_gate(&mut self, result: &WorkResult) {
+        let Some(open) = self.served.gating.pop_front() else {
+            return;
+        };
+        let WorkResult::Failed { why, .. } = result else { return };
+        if self.run != Run::Primary || self.busy.is_some() {
+            return;
+        }
+        if !open {
+            return self.fence("its gate did not close");
+        }
+        self.call_failed("letting clients in", why);
+        self.close_gate();
+    }
+}

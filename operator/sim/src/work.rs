@@ -1,0 +1,140 @@
+//! Work on a directory: made, copied, rewound, set aside.
+
+use holdfast_core::failover::{DirId, Term};
+use holdfast_core::instance::{DiskState, Upstream, Work};
+
+use crate::event::Ev;
+use crate::model::{Dir, Run};
+use crate::world::World;
+
+impl World {
+    pub(crate) fn begin_work(&mut self, m: usize, work: Work, from: Option<Upstream>) {
+        let delay = match work {
+            Work::Clone => self.rng.range(100, 800),
+            Work::Initdb => self.rng.range(50, 200),
+            _ => self.rng.range(20, 200),
+        } + self.fsync(m);
+        let epoch = self.members[m].epoch;
+        self.push(delay, Ev::WorkEnds { m, epoch, work, from });
+    }
+
+    /// From its first byte on a rewind has destroyed the tail; a process that dies in it leaves a directory of no use.
+    pub(crate) fn begin_rewind(&mut self, m: usize, to: Upstream) {
+        let source = self.index(&to.member);
+        let reached =
+            source.is_some_and(|s| self.passes(m, s) && self.passes(s, m) && self.members[s].frozen <= self.now);
+        let running = source.filter(|s| reached && self.members[*s].engine.run == Run::Primary);
+        if let Some(other) = running.and_then(|s| self.members[s].dir.clone())
+            && let Some(dir) = &mut self.members[m].dir
+        {
+            let common = dir
+                .log
+                .iter()
+                .zip(&other.log[..other.flushed])
+                .take_while(|(a, b)| a == b)
+                .count();
+            self.ghosts.push(dir.clone());
+            dir.log.truncate(common);
+            dir.flushed = common;
+            dir.consistent = other.flushed;
+        }
+        self.begin_work(m, Work::Rewind, Some(to));
+    }
+
+    pub(crate) fn work_ends(&mut self, m: usize, work: Work, from: Option<Upstream>) {
+        let source = from.as_ref().and_then(|from| self.index(&from.member));
+        let reached =
+            source.filter(|s| self.passes(m, *s) && self.passes(*s, m) && self.members[*s].frozen <= self.now);
+        let full = self.members[m].full > self.now && work != Work::SetAside;
+        let ok = !full
+            && match work {
+                Work::Initdb => self.initdb(m),
+                Work::Clone => reached.is_some_and(|s| self.cloned(m, s)),
+                Work::Rewind => reached.is_some_and(|s| self.rewound(m, s, from.map_or(Term(0), |f| f.term))),
+                Work::SetAside => {
+                    self.ghosts.extend(self.members[m].dir.take());
+                    self.members[m].whole = false;
+                    self.members[m].disk.dir = None;
+                    true
+                }
+                _ => true,
+            };
+        let epoch = self.members[m].epoch;
+        self.tell_done(m, epoch, work, ok);
+    }
+
+    fn fresh_id(&mut self, m: usize) -> DirId {
+        self.made += 1;
+        DirId(format!("d{m}{}", ('a'..='z').nth(self.made as usize % 26).unwrap_or('_')) + &self.made.to_string())
+    }
+
+    fn initdb(&mut self, m: usize) -> bool {
+        let id = self.fresh_id(m);
+        let system = self.rng.bits();
+        let mut dir = Dir {
+            id: id.clone(),
+            log: Vec::new(),
+            flushed: 3,
+            timeline: 1,
+            history: Vec::new(),
+            consistent: 0,
+            system,
+            clean: true,
+            slots: Default::default(),
+        };
+        for _ in 0..3 {
+            dir.append(system);
+        }
+        self.members[m].dir = Some(dir);
+        self.members[m].whole = true;
+        self.members[m].disk = DiskState {
+            dir: Some(id),
+            ..DiskState::default()
+        };
+        true
+    }
+
+    fn cloned(&mut self, m: usize, source: usize) -> bool {
+        if !matches!(self.members[source].engine.run, Run::Primary | Run::Standby) {
+            return false;
+        }
+        let Some(mut dir) = self.members[source].dir.clone() else {
+            return false;
+        };
+        dir.log.truncate(dir.flushed);
+        dir.consistent = dir.flushed;
+        dir.clean = true;
+        dir.slots.clear();
+        dir.id = self.fresh_id(m);
+        self.members[m].disk.dir = Some(dir.id.clone());
+        self.members[m].dir = Some(dir);
+        self.members[m].whole = true;
+        true
+    }
+
+    fn rewound(&mut self, m: usize, source: usize, term: Term) -> bool {
+        let from = &self.members[source];
+        let Some(other) = from
+            .dir
+            .clone()
+            .filter(|d| from.engine.run == Run::Primary && d.timeline == term.0)
+        else {
+            return false;
+        };
+        let Some(dir) = &mut self.members[m].dir else {
+            return false;
+        };
+        let common = dir
+            .log
+            .iter()
+            .zip(&other.log[..other.flushed])
+            .take_while(|(a, b)| a == b)
+            .count();
+        dir.log.truncate(common);
+        dir.flushed = common;
+        dir.timeline = other.timeline;
+        dir.history = other.history.clone();
+        dir.consistent = other.flushed;
+        true
+    }
+}
