@@ -5,6 +5,9 @@ use holdfast_core::instance::{Event, Instance, Message, Moment, Work, WorkResult
 use crate::event::Ev;
 use crate::world::World;
 
+/// How long a message between members may be on its way when the network delays (ms).
+pub(crate) const LONGEST_DELAY: u64 = 2_500;
+
 impl World {
     /// One step of a member's agent, and what it wants done.
     pub fn step(&mut self, m: usize, event: Event) {
@@ -93,7 +96,7 @@ impl World {
                 return;
             }
             if self.rng.chance(200) {
-                delay += self.rng.below(2_500);
+                delay += self.rng.below(LONGEST_DELAY);
             }
             if self.rng.chance(100) {
                 let again = delay + self.rng.below(500);

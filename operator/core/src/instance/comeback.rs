@@ -175,8 +175,31 @@ impl Instance {
         }
     }
 
+    /// A new leader's first rule names whom it hopes for. One that cannot follow as it is keeps its directory, whose seal a
+    /// proof may need, until the leader has had the time to do without it.
+    fn still_counted_on(&mut self, record: &Record) -> bool {
+        let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
+        let named = self
+            .disk
+            .dir
+            .as_ref()
+            .is_some_and(|dir| record.rule.standbys.contains(dir));
+        let new = self.now.since(self.watch_since) < self.timings.standby_lost.saturating_mul(2);
+        let waits = whole && named && new && record.phase == Phase::Leading;
+        if waits {
+            self.wait(Why::Following {
+                leader: record.leader.clone(),
+                term: record.term,
+            });
+        }
+        waits
+    }
+
     /// Rewinds to the leader's log: stop, mark the directory half, rewind.
     fn rewind(&mut self, record: &Record) {
+        if self.still_counted_on(record) {
+            return;
+        }
         self.heal.rewinds = Some(record.term);
         if self.run != Run::Down {
             return self.stop(HowToStop::Clean);
@@ -214,6 +237,9 @@ impl Instance {
     fn clone_from(&mut self, record: &Record) {
         if self.disk.half && self.heal.rewinds == Some(record.term) {
             return self.rewind(record);
+        }
+        if self.still_counted_on(record) {
+            return;
         }
         if self.run != Run::Down {
             return self.stop(HowToStop::Clean);
