@@ -41,14 +41,14 @@ impl<'a> Patroni<'a> {
         // Known to this bed only, which goes with the run.
         let password = "benchmark-only".to_owned();
         let text = include_str!("patroni.yaml")
-            .replace("NAMESPACE", namespace)
-            .replace("IMAGE", &image)
-            .replace("UID", UID)
-            .replace("PASSWORD", &password)
-            .replace("LOOP_WAIT", wait)
-            .replace("RETRY_TIMEOUT", retry)
-            .replace("START_TIMEOUT", start)
-            .replace("TTL", ttl);
+            .replace("@NAMESPACE@", namespace)
+            .replace("@IMAGE@", &image)
+            .replace("@UID@", UID)
+            .replace("@PASSWORD@", &password)
+            .replace("@LOOP_WAIT@", wait)
+            .replace("@RETRY_TIMEOUT@", retry)
+            .replace("@START_TIMEOUT@", start)
+            .replace("@TTL@", ttl);
         house.apply(&text)?;
         let patroni = Patroni {
             house,

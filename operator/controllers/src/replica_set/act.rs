@@ -28,7 +28,14 @@ pub async fn act(
             Step::Adopt { volumes } => adopt(ctx, &owner, volumes).await?,
             Step::CreateVolume { member } | Step::GrowVolume { member, .. } => volume(ctx, &owner, set, member).await?,
             Step::CreatePod { member, image } => create_pod(ctx, &owner, set, view, member, image).await?,
-            Step::DeletePod { member, uid } => delete_pod(ctx, &owner, member, uid).await?,
+            Step::DeletePod { member, uid } => {
+                if !record_is_as_seen(ctx, &owner, view).await? {
+                    // The decision was made on an old record; the watch brings the new one, and with it the next decision.
+                    tracing::info!(set = owner.name, "the record has moved on: decides anew");
+                    return Ok(());
+                }
+                delete_pod(ctx, &owner, member, uid).await?;
+            }
             // Part of the wish, which `ensure` has applied.
             Step::Ask(_) => {}
         }
@@ -90,6 +97,17 @@ async fn create_pod(
     let Some(pod) = made else { return Ok(()) };
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &owner.namespace);
     exists_is_fine(api.create(&PostParams::default(), &pod).await, "creating a Pod")
+}
+
+/// A cache may be behind. A Pod deleted on its word could be the one that a commit depends on, so the record is read afresh.
+async fn record_is_as_seen(ctx: &Context, owner: &Owner, view: &SetView) -> Result<bool, Error> {
+    let api: Api<Lease> = Api::namespaced(ctx.client.clone(), &owner.namespace);
+    let lease = api
+        .get_opt(&Names(&owner.name).lease())
+        .await
+        .map_err(during("reading the record"))?;
+    let fresh = lease.as_ref().and_then(observe::record_of);
+    Ok(fresh.as_ref() == view.authority())
 }
 
 async fn delete_pod(ctx: &Context, owner: &Owner, member: &MemberName, uid: &str) -> Result<(), Error> {

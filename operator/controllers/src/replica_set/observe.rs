@@ -10,6 +10,7 @@ use holdfast_core::replica_set::{MemberSeen, Plan, PodView, RecordView, SetView,
 use holdfast_wire::{
     Bootstrap, MEMBER_LABEL, MemberState, MemberStatus, Names, RECORD_ANNOTATION, SPEC_KEY, STATUS_ANNOTATION,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -37,10 +38,7 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
         .get(&ObjectRef::new(&names.lease()).within(&namespace));
     let record = lease.map(|lease| RecordView {
         owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
-        record: lease
-            .annotations()
-            .get(RECORD_ANNOTATION)
-            .and_then(|json| read_record(json)),
+        record: record_of(&lease),
     });
     let wish = ctx.stores.wishes.get(&ObjectRef::new(&names.spec()).within(&namespace));
     let resolved_image = resolved(set, &plan, &pods);
@@ -79,6 +77,14 @@ pub fn input<T>(ctx: &Context, set: &HAReplicaSet, plan: &Plan, f: impl FnOnce(&
         bootstrap: &bootstrap,
         agent_image: &ctx.settings.agent_image,
     }))
+}
+
+/// The record in a Lease, if it can be read.
+pub fn record_of(lease: &Lease) -> Option<Record> {
+    lease
+        .annotations()
+        .get(RECORD_ANNOTATION)
+        .and_then(|json| read_record(json))
 }
 
 fn read_record(json: &str) -> Option<Record> {
