@@ -131,6 +131,8 @@ pub struct Member {
     pub told: usize,
     /// Gate calls are made one after another.
     pub gate_after: u64,
+    /// The same for changes of the upstream.
+    pub follow_after: u64,
     /// It has read the record in this process.
     pub fresh: bool,
     /// What was beside the data before the last write, for the bug that does not sync it.
@@ -187,6 +189,7 @@ impl Member {
             fenced: false,
             told: 0,
             gate_after: 0,
+            follow_after: 0,
             fresh: false,
             unsynced: None,
             disk: DiskState::default(),

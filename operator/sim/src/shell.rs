@@ -54,7 +54,11 @@ impl World {
             Effect::Start(how) => self.engine_start(m, epoch, how),
             Effect::Stop(how) => self.engine_stop(m, epoch, how),
             Effect::Follow(upstream) => {
-                let delay = 2 + self.rng.below(30);
+                // One after the other, in the order asked for.
+                let quick = 2 + self.rng.below(30);
+                let member = &mut self.members[m];
+                member.follow_after = member.follow_after.max(self.now + quick);
+                let delay = member.follow_after - self.now;
                 self.push(
                     delay,
                     Ev::Followed {

@@ -222,7 +222,8 @@ impl World {
                 sync,
             } if self.is_run(m, run) => self.promoted(m, epoch, term, sync),
             Ev::Promoted { m, epoch, .. } => self.tell_done(m, epoch, Work::Promote, false),
-            Ev::Followed { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Follow, false),
+            // The shell tells of it before it tells that the engine has ended.
+            Ev::Followed { m, run, .. } if !self.is_run(m, run) => {}
             Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
             Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
             Ev::StopPoll { m, epoch, .. } => self.tell_done(m, epoch, Work::Stop, true),

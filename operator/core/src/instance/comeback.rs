@@ -143,7 +143,7 @@ impl Instance {
                         .address_of(&record.leader)
                         .is_none_or(|address| address == now.address)
             };
-            if !self.following && !now.as_ref().is_some_and(same) {
+            if self.following == 0 && !now.as_ref().is_some_and(same) {
                 let wanted = self.upstream(record);
                 if wanted.is_some() {
                     self.set_upstream(wanted);
@@ -154,7 +154,7 @@ impl Instance {
         if attached {
             return self.set_upstream(None);
         }
-        if self.following || seen.receiving {
+        if self.following > 0 || seen.receiving {
             return;
         }
         let Some(history) = self.leader_speaks(record).map(|beat| beat.history.clone()) else {

@@ -36,7 +36,7 @@ impl Instance {
     fn set_look(&mut self) {
         let leads =
             self.role == Role::Leader && self.served.gate && self.change.is_none() && self.served.asked.is_none();
-        let follows = self.role == Role::Replica && !self.following && matches!(*self.engine, Engine::Standby(_));
+        let follows = self.role == Role::Replica && self.following == 0 && matches!(*self.engine, Engine::Standby(_));
         let quiet = (leads || follows) && self.hand.is_none() && self.lost_since.is_none();
         let every = if quiet {
             self.timings.look_quiet

@@ -69,8 +69,8 @@ pub struct Instance {
     pub(super) run: Run,
     /// The one work on engine or directory under way.
     pub(super) busy: Option<Work>,
-    /// A changed upstream or setting is under way.
-    pub(super) following: bool,
+    /// Changes of the upstream under way: they end in the order asked for.
+    pub(super) following: u32,
     /// The last clean stop's control file still tells where the log ends.
     pub(super) clean_end: Option<Position>,
     pub(super) peers: Peers,
@@ -118,7 +118,7 @@ impl Instance {
             silent_since: None,
             run: Run::Down,
             busy: None,
-            following: false,
+            following: 0,
             clean_end: None,
             peers: Peers::default(),
             called: Term(0),
@@ -411,14 +411,15 @@ impl Instance {
         self.run = Run::Standby {
             upstream: upstream.clone(),
         };
-        self.following = true;
+        self.following = self.following.saturating_add(1);
         self.outdate_engine();
         self.out.push(Effect::Follow(upstream));
     }
 
     /// A changed upstream is in force, or which one is cannot be told: then it is set again.
     fn followed(&mut self, result: &WorkResult) {
-        self.following = false;
+        // The end of an earlier change says nothing of a later one.
+        self.following = self.following.saturating_sub(1);
         self.outdate_engine();
         if let (WorkResult::Failed { why, .. }, Run::Standby { .. }) = (result, &self.run) {
             let unknown = Upstream {
@@ -452,7 +453,7 @@ impl Instance {
     /// What was true of an engine process ends with it.
     fn engine_gone(&mut self) {
         self.run = Run::Down;
-        self.following = false;
+        self.following = 0;
         self.lead = None;
         self.change = None;
         self.served.gate = false;

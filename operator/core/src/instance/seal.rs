@@ -76,7 +76,7 @@ impl Instance {
                 if matches!(&self.run, Run::Standby { upstream: Some(_) }) {
                     self.set_upstream(None);
                 }
-                let stopped = !self.following && !seen.receiving;
+                let stopped = self.following == 0 && !seen.receiving;
                 stopped.then_some(true)
             }
             Engine::Starting => {
