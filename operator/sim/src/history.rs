@@ -222,7 +222,12 @@ impl World {
         else {
             return false;
         };
-        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir);
+        // One that was scaled away gives no seal until a person scales back; status names it.
+        let away = |dir: &holdfast_core::failover::DirId| {
+            let gone = self.members.iter().skip(self.wanted);
+            gone.filter_map(|m| m.dir.as_ref()).any(|d| d.id == *dir)
+        };
+        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir) && !away(dir);
         let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
         record.rule.leader.as_ref().is_some_and(left) || members >= seals_needed(&record.rule)
     }

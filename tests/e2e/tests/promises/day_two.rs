@@ -23,6 +23,12 @@ fn a_deleted_primary_loses_nothing_and_comes_back_as_a_member() {
         house
             .kubectl(&["-n", ns, "delete", "pod", &old, "--wait=false"])
             .unwrap();
+        // It goes on serving until it hands over.
+        wait_for("another member leads", Duration::from_secs(60), || {
+            let now = set.primary()?;
+            Ok(if now.is_empty() || now == old { Err(now) } else { Ok(()) })
+        })
+        .unwrap();
         wait_for("writes go on", Duration::from_secs(60), || {
             Ok(rw
                 .query("insert into t values (0)")
