@@ -1,6 +1,6 @@
 //! Opening an election, and being elected.
 
-use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, proof};
+use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, position, proof};
 
 use super::machine::Instance;
 use super::message::Role;
@@ -141,10 +141,16 @@ impl Instance {
         if !(knows || silent || self.mutation.is(Mutant::AsyncWithoutLease)) {
             return false;
         }
-        let Some((_, far)) = self.peers.farthest.filter(|_| self.fresh(self.watch_since)) else {
+        let Some((term, far)) = self.peers.farthest.filter(|_| self.fresh(self.watch_since)) else {
             return false;
         };
-        let behind = far.0.saturating_sub(self.position().lsn.0);
+        // Positions of different terms cannot be subtracted: a tail of its own is not what the leader wrote.
+        let own = self.position();
+        let history = peer.map_or(&[][..], |p| p.last.history.as_slice());
+        if own.term != term && !position::on_history(own, term, history) {
+            return false;
+        }
+        let behind = far.0.saturating_sub(own.lsn.0);
         behind <= spec.maximum_lag_bytes || self.mutation.is(Mutant::AsyncWithoutBound)
     }
 
