@@ -55,12 +55,14 @@ test-bed: ## The bed's own tests: each fault is real
 SIM = cargo build -q --profile image -p holdfast -p holdfast-sim --bin holdfast-sim && nice -n 19 $(TARGET)/image/holdfast-sim
 N ?= 1000000
 SIM_SECONDS ?= 60
+# Other histories for each commit, the same for one commit wherever it is tested.
+SIM_SEED ?= $$(( 0x$$(git rev-parse --short=8 HEAD 2>/dev/null || date +%s) ))
 
 sim: ## N fresh histories of the simulator (make sim N=1000000)
 	@$(SIM) run --histories $(N) --seed $$(date +%s)00000
 
-sim-fresh: ## 60 s of fresh histories; a failing one is told as a story, with the seed
-	@$(SIM) run --histories $(N) --seconds $(SIM_SECONDS) --seed $$(date +%s)00000
+sim-fresh: ## 60 s of histories that no commit before had; a failing one is told as a story, with the seed
+	@$(SIM) run --histories $(N) --seconds $(SIM_SECONDS) --seed $(SIM_SEED)00000
 
 deny: ## Licences, sources and duplicates of what we build on (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || cargo install -q --locked cargo-deny

@@ -2,6 +2,7 @@
 
 use super::Why;
 use super::effect::HowToStop;
+use super::event::Work;
 use super::machine::{Instance, Run};
 use super::message::Role;
 use super::mutant::Mutant;
@@ -48,6 +49,8 @@ impl Instance {
             .lead
             .as_ref()
             .is_some_and(|lead| self.now.since(lead.since) > self.timings.fence);
+        // A clean stop that hangs is no better than serving on.
+        let long = long || self.busy == Some(Work::Stop);
         if !long || !self.cut_off() || self.mutation.is(Mutant::NoFence) {
             return false;
         }
