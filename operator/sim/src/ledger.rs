@@ -4,7 +4,7 @@ use holdfast_core::failover::{Phase, Record};
 use holdfast_core::instance::{Durability, SyncNames};
 
 use crate::agents::LONGEST_DELAY;
-use crate::model::Rec;
+use crate::model::{Rec, common};
 use crate::world::World;
 
 /// A broken promise.
@@ -106,12 +106,7 @@ impl World {
             return;
         };
         if !dir.has(n, last.chain) {
-            let kept = dir
-                .log
-                .iter()
-                .zip(&self.ledger.promised)
-                .take_while(|(a, b)| a == b)
-                .count();
+            let kept = common(&dir.log, &self.ledger.promised);
             let what = format!("m{m} {does}, and lacks {} of {n} promised records", n - kept);
             self.violated("I1", what);
         }
@@ -279,12 +274,7 @@ impl World {
         if !alone || !spec {
             return;
         }
-        let kept = dir
-            .log
-            .iter()
-            .zip(&self.ledger.promised)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let kept = common(&dir.log, &self.ledger.promised);
         let lost = self.ledger.promised.len() - kept;
         let old = loses.and_then(|record| self.index(&record.leader));
         let far = old

@@ -235,3 +235,8 @@ impl Member {
         self.engine.run == Run::Primary && self.engine.gate
     }
 }
+
+/// How many records two logs have in common from their beginning.
+pub(crate) fn common(a: &[Rec], b: &[Rec]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

@@ -4,7 +4,7 @@ use holdfast_core::failover::{DirId, Term};
 use holdfast_core::instance::{DiskState, Upstream, Work};
 
 use crate::event::Ev;
-use crate::model::{Dir, Run};
+use crate::model::{Dir, Run, common};
 use crate::world::World;
 
 impl World {
@@ -27,12 +27,7 @@ impl World {
         if let Some(other) = running.and_then(|s| self.members[s].dir.clone())
             && let Some(dir) = &mut self.members[m].dir
         {
-            let common = dir
-                .log
-                .iter()
-                .zip(&other.log[..other.flushed])
-                .take_while(|(a, b)| a == b)
-                .count();
+            let common = common(&dir.log, &other.log[..other.flushed]);
             self.ghosts.push(dir.clone());
             dir.log.truncate(common);
             dir.flushed = common;
@@ -124,12 +119,7 @@ impl World {
         let Some(dir) = &mut self.members[m].dir else {
             return false;
         };
-        let common = dir
-            .log
-            .iter()
-            .zip(&other.log[..other.flushed])
-            .take_while(|(a, b)| a == b)
-            .count();
+        let common = common(&dir.log, &other.log[..other.flushed]);
         dir.log.truncate(common);
         dir.flushed = common;
         dir.timeline = other.timeline;

@@ -62,7 +62,7 @@ pub enum Fault {
 #[must_use]
 pub struct Injected {
     fault: Fault,
-    node: Option<u8>,
+    node: u8,
 }
 
 /// How long a frozen host stands still.
@@ -78,20 +78,6 @@ impl Fault {
         self.to_possible_value()
             .map(|v| v.get_name().to_owned())
             .unwrap_or_default()
-    }
-
-    /// The name says what it hits, so these are the ones that need no leader to be found: they are expected to interrupt nobody.
-    pub fn spares_the_primary(self) -> bool {
-        matches!(
-            self,
-            Fault::ReplicaSilent
-                | Fault::ReplicaPower
-                | Fault::ReplicaEngine
-                | Fault::ReplicaFreeze
-                | Fault::ApiAway
-                | Fault::Operator
-                | Fault::NoApi
-        )
     }
 
     /// Brings it about on a system whose members are fit.
@@ -162,10 +148,7 @@ impl Fault {
                 }
             }
         }
-        Ok(Injected {
-            fault: self,
-            node: Some(node),
-        })
+        Ok(Injected { fault: self, node })
     }
 }
 
@@ -173,7 +156,7 @@ impl Injected {
     /// Waits as long as the fault lasts by itself, then undoes it.
     pub fn heal(self, system: &dyn System) -> Result<()> {
         let bed = &system.house().bed;
-        let node = self.node.context("no node")?;
+        let node = self.node;
         match self.fault {
             Fault::Power | Fault::ReplicaPower => bed.power_on(node)?,
             Fault::Silent | Fault::ReplicaSilent | Fault::Mute | Fault::Deaf | Fault::NoApi => bed.heal()?,

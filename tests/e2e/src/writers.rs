@@ -41,13 +41,6 @@ pub struct Verdict {
     pub outages: Vec<Outage>,
 }
 
-impl Verdict {
-    /// The longest outage.
-    pub fn longest(&self) -> Duration {
-        Duration::from_micros(self.outages.iter().map(Outage::length).max().unwrap_or(0))
-    }
-}
-
 impl Writers {
     /// Makes the table and starts `clients` clients that write to whoever leads.
     pub fn start(access: Access, clients: u32) -> Result<Writers> {
