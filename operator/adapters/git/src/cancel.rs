@@ -39,6 +39,11 @@ impl Deadline {
         }
     }
 
+    /// Time left, for what takes a time-out itself.
+    pub(crate) fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
     pub(crate) fn passed(&self) -> bool {
         self.cancel.is_set() || Instant::now() >= self.at
     }

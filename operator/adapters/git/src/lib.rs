@@ -10,12 +10,12 @@ mod access;
 mod cancel;
 mod error;
 mod hostkey;
+mod https;
 mod process;
 mod remote;
 mod store;
 mod tree;
 mod verify;
-mod x509;
 
 pub use access::{Access, Credentials};
 pub use cancel::Cancel;

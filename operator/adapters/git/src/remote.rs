@@ -6,12 +6,12 @@ use git2::{
     AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, FetchOptions, Oid, RemoteCallbacks,
     RemoteRedirect, Repository,
 };
-use holdfast_core::source::{Why, revision::Target, url::Scheme};
+use holdfast_core::source::{Why, revision::Target};
 
-use crate::{Access, Bounds, Cancel, GitError, cancel::Deadline, error::exchange, hostkey, x509};
+use crate::{Access, Bounds, Cancel, GitError, cancel::Deadline, error::exchange, hostkey, https};
 
 /// Why a callback ended the exchange; libgit2 itself only says that one did.
-type Verdict = Rc<RefCell<Option<Why>>>;
+pub(crate) type Verdict = Rc<RefCell<Option<Why>>>;
 
 /// Where the target stands on the server: one `ls-remote`. A pinned commit stands where it stands, without asking.
 pub fn tip(
@@ -29,6 +29,7 @@ pub fn tip(
     };
     let deadline = Deadline::new(bounds.timeout, cancel);
     let verdict = Verdict::default();
+    let _https = https::Scope::enter(access, bounds, &deadline, &verdict)?;
     let mut remote = repository.remote_anonymous(&access.url.to_string())?;
     let callbacks = callbacks(access, bounds, &deadline, &verdict);
     let found = remote
@@ -70,6 +71,7 @@ pub(crate) fn fetch(
 ) -> Result<(), GitError> {
     let deadline = Deadline::new(bounds.timeout, cancel);
     let verdict = Verdict::default();
+    let _https = https::Scope::enter(access, bounds, &deadline, &verdict)?;
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks(access, bounds, &deadline, &verdict))
@@ -124,16 +126,10 @@ fn callbacks<'a>(
             ));
         }
         let user = access.url.user.as_deref().or(user).unwrap_or("git");
-        match (&credentials.identity, &credentials.login) {
-            (Some(_), _) if wanted.contains(CredentialType::USERNAME) => Cred::username(user),
-            (Some(key), _) => Cred::ssh_key_from_memory(user, None, key, credentials.passphrase.as_deref()),
-            (None, Some((user, password))) if attempts == 1 => Cred::userpass_plaintext(user, password),
-            (None, Some(_)) => Err(git2::Error::new(
-                git2::ErrorCode::Auth,
-                git2::ErrorClass::Callback,
-                "the token was not accepted",
-            )),
-            (None, None) => Err(git2::Error::new(
+        match &credentials.identity {
+            Some(_) if wanted.contains(CredentialType::USERNAME) => Cred::username(user),
+            Some(key) => Cred::ssh_key_from_memory(user, None, key, credentials.passphrase.as_deref()),
+            None => Err(git2::Error::new(
                 git2::ErrorCode::Auth,
                 git2::ErrorClass::Callback,
                 "the server wants credentials and there are none",
@@ -143,24 +139,8 @@ fn callbacks<'a>(
 
     let refuse = Rc::clone(verdict);
     callbacks.certificate_check(move |certificate, _| {
-        let result = match access.url.scheme {
-            Scheme::Ssh => {
-                let key = certificate.as_hostkey().and_then(|k| k.hostkey());
-                hostkey::check(credentials.known_hosts.as_deref().unwrap_or(""), &host, key)
-            }
-            Scheme::Https => match &credentials.ca {
-                // The machine's own authorities, checked by libgit2 with the host's name.
-                None => return Ok(CertificateCheckStatus::CertificatePassthrough),
-                Some(ca) => {
-                    let der = certificate
-                        .as_x509()
-                        .map(git2::cert::CertX509::data)
-                        .unwrap_or_default();
-                    x509::check(ca, access.url.bare_host(), der)
-                }
-            },
-        };
-        result
+        let key = certificate.as_hostkey().and_then(|k| k.hostkey());
+        hostkey::check(credentials.known_hosts.as_deref().unwrap_or(""), &host, key)
             .map(|()| CertificateCheckStatus::CertificateOk)
             .map_err(|message| {
                 *refuse.borrow_mut() = Some(Why::ServerNotTrusted {
@@ -176,15 +156,21 @@ fn callbacks<'a>(
         // Each object costs some 100 bytes of index and memory here, however small it was sent.
         let objects = progress.total_objects();
         if received > bounds.fetch_bytes || objects > bounds.fetch_bytes / 32 {
-            *refuse.borrow_mut() = Some(Why::TooLarge {
-                message: format!(
-                    "the server sent more than spec.limits.repositoryMiB allows ({received} bytes, {objects} objects); raise it, or move large files out of the repository"
-                ),
-            });
+            *refuse.borrow_mut() = Some(too_large(received, Some(objects)));
             return false;
         }
         !deadline.passed()
     });
     callbacks.sideband_progress(move |_| !deadline.passed());
     callbacks
+}
+
+/// More than the source's limits allow.
+pub(crate) fn too_large(bytes: usize, objects: Option<usize>) -> Why {
+    let objects = objects.map(|n| format!(", {n} objects")).unwrap_or_default();
+    Why::TooLarge {
+        message: format!(
+            "the server sent more than spec.limits.repositoryMiB allows ({bytes} bytes{objects}); raise it, or move large files out of the repository"
+        ),
+    }
 }

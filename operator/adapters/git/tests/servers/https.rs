@@ -22,6 +22,39 @@ fn a_branch_is_found_and_fetched_over_https_with_token_and_own_authority() {
     assert_eq!(here.fetch(&access, &main(), None).unwrap(), commit);
 }
 
+/// OpenSSL below libgit2 corrupted memory here about once in a hundred handshakes: see `https.rs` of the adapter.
+#[test]
+fn many_sources_may_ask_at_once() {
+    let (repository, server, _) = server();
+    let commit = repository.commit("first");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let here = Here::new();
+                for _ in 0..10 {
+                    assert_eq!(here.tip(&server.access("/repo.git"), &main()).unwrap(), commit);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_page_that_is_no_git_server_and_a_missing_repository_are_named() {
+    let (repository, server, here) = server();
+    repository.commit("first");
+    let why = here.tip(&server.access("/page.git"), &main()).unwrap_err();
+    assert!(
+        matches!(&why, Why::FetchFailed { message } if message.contains("text/html")),
+        "{why:?}"
+    );
+    let why = here.tip(&server.access("/none.git"), &main()).unwrap_err();
+    assert!(
+        matches!(&why, Why::AccessDenied { message } if message.contains("404")),
+        "{why:?}"
+    );
+}
+
 #[test]
 fn a_certificate_from_another_authority_is_refused() {
     let (repository, server, here) = server();

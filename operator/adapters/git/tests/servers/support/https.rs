@@ -27,7 +27,8 @@ pub struct HttpsServer {
 }
 
 impl HttpsServer {
-    /// Serves one repository as `/repo.git`, with the token; `/slow.git` never finishes an answer; `/moved.git` redirects to another host name.
+    /// Serves one repository as `/repo.git`, with the token; `/slow.git` never finishes an answer; `/page.git` is a page, `/none.git` is not
+    /// there, `/moved.git` redirects to another host name.
     pub fn start(repository: &Repository) -> Self {
         let (ca, config) = certificates();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -132,6 +133,14 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, bare: &PathBuf, port: u16
     }
     if !authorized {
         return stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
+    }
+    if target.starts_with("/page.git") {
+        return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>").ok();
+    }
+    if target.starts_with("/none.git") {
+        return stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .ok();
     }
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let mut cgi = Command::new("git")
