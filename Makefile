@@ -64,8 +64,8 @@ sim: ## N fresh histories of the simulator (make sim N=1000000)
 sim-fresh: ## 60 s of histories that no commit before had; a failing one is told as a story, with the seed
 	@$(SIM) run --histories $(N) --seconds $(SIM_SECONDS) --seed $(SIM_SEED)00000
 
-deny: ## Licences, sources and duplicates of what we build on (needs cargo-deny)
-	@command -v cargo-deny >/dev/null || cargo install -q --locked cargo-deny
+deny: ## Licences, sources and duplicates of what we build on
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (about 4 min)"; cargo install -q --locked --debug cargo-deny; }
 	cargo deny --offline check bans licenses sources
 
 lint: ## Format, clippy, and that core cannot do I/O

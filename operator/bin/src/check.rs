@@ -52,6 +52,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 leads(&client, &options.namespace).await,
             ),
             ("the operator is ready", health(options.health.as_deref()).await),
+            ("the operator tells metrics", metrics(options.health.as_deref()).await),
         ];
         let wrong = answers.iter().filter(|(_, a)| a.is_err()).count();
         if wrong > 0 && tokio::time::Instant::now() < end {
@@ -176,13 +177,28 @@ async fn leads(client: &Client, namespace: &str) -> anyhow::Result<()> {
 
 async fn health(address: Option<&str>) -> anyhow::Result<()> {
     let Some(address) = address else { return Ok(()) };
+    ask(address, "/readyz").await.map(drop)
+}
+
+async fn metrics(address: Option<&str>) -> anyhow::Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let text = ask(address, "/metrics").await?;
+    anyhow::ensure!(
+        text.contains("\nholdfast_leads "),
+        "{address}/metrics has no holdfast_leads"
+    );
+    Ok(())
+}
+
+/// The answer to a GET, its head included, up to a bound.
+async fn ask(address: &str, path: &str) -> anyhow::Result<String> {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream
-            .write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
             .await?;
         let mut answer = String::new();
-        stream.take(4096).read_to_string(&mut answer).await?;
+        stream.take(65_536).read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
     };
     let answer = tokio::time::timeout(Duration::from_secs(5), ask)
@@ -190,8 +206,8 @@ async fn health(address: Option<&str>) -> anyhow::Result<()> {
         .with_context(|| format!("{address} does not answer"))?
         .with_context(|| address.to_owned())?;
     let first = answer.lines().next().unwrap_or_default();
-    anyhow::ensure!(first.contains(" 200 "), "{address} says {first:?}");
-    Ok(())
+    anyhow::ensure!(first.contains(" 200 "), "{address}{path} says {first:?}");
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
+use holdfast_controllers::runtime::Metrics;
 use holdfast_controllers::{git_source, replica_set};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,8 @@ const LEASE_GRACE: u64 = 5;
 /// Runs until a signal or lost leadership.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
-    let health = serve_health(options.health_port, ready.clone()).await?;
+    let metrics = Arc::new(Metrics::default());
+    let health = serve_health(options.health_port, ready.clone(), metrics.clone()).await?;
     let client = kube::Client::try_default()
         .await
         .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
@@ -97,6 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     relay.abort();
     // Its port is free only when it has ended.
     let _ = relay.await;
+    metrics.leads(true);
     tracing::info!(identity, version = env!("CARGO_PKG_VERSION"), "leads");
 
     let settings = replica_set::Settings {
@@ -112,9 +115,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             cache: options.git_cache,
             namespace: options.watch_namespace,
         },
+        metrics.clone(),
     );
     let webhook = serve(options.webhook_port, git_source::webhook::router(sources.clone())).await?;
-    let replica_sets = replica_set::run(client.clone(), settings, stop.clone());
+    let replica_sets = replica_set::run(client.clone(), settings, metrics, stop.clone());
     let git_sources = git_source::run(sources, stop.clone());
     let controllers = tokio::spawn(async move {
         tokio::select! {
@@ -156,17 +160,29 @@ async fn signals(stop: CancellationToken) {
     }
 }
 
-async fn serve_health(port: u16, ready: Arc<AtomicBool>) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let router = Router::new().route("/healthz", get(|| async { "ok" })).route(
-        "/readyz",
-        get(move || async move {
-            if ready.load(Ordering::Relaxed) {
-                (StatusCode::OK, "ok")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "no API")
-            }
-        }),
-    );
+async fn serve_health(
+    port: u16,
+    ready: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    /// What Prometheus asks for when it takes OpenMetrics.
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready.load(Ordering::Relaxed) {
+                    (StatusCode::OK, "ok")
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "no API")
+                }
+            }),
+        )
+        .route(
+            "/metrics",
+            get(move || async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()) }),
+        );
     serve(port, router).await
 }
 

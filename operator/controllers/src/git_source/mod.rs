@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex as StdMutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
@@ -30,6 +30,7 @@ use holdfast_core::{
         plan,
         report::{Facts, Verdict, report},
     },
+    status::conditions,
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
@@ -48,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use memory::Memory;
 use spec::Spec;
 
-use crate::runtime::{FIELD_MANAGER, Teller};
+use crate::runtime::{FIELD_MANAGER, Metrics, Teller};
 
 /// What the operator's flags say.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Settings {
 
 /// Sources that speak to Git servers at the same time: each takes a thread, and unpacking takes a core.
 const GIT_AT_ONCE: usize = 16;
+/// As metrics name it.
+const KIND: &str = "GitSource";
 /// Even when no event comes, every source is looked at this often.
 const RESYNC: Duration = Duration::from_secs(600);
 
@@ -70,6 +73,7 @@ pub struct Sources {
     config: Config,
     settings: Settings,
     teller: Teller,
+    metrics: Arc<Metrics>,
     kinds: StdMutex<Kinds>,
     memories: StdMutex<HashMap<Key, Arc<Mutex<Memory>>>>,
     asked: StdMutex<BTreeSet<Key>>,
@@ -84,10 +88,11 @@ type Key = (String, String);
 
 impl Sources {
     /// `config` is what `client` was made from: clients that act as ServiceAccounts are made from it too.
-    pub fn new(client: Client, config: Config, settings: Settings) -> Arc<Self> {
+    pub fn new(client: Client, config: Config, settings: Settings, metrics: Arc<Metrics>) -> Arc<Self> {
         let (wake, woken) = mpsc::unbounded_channel();
         Arc::new(Sources {
-            teller: Teller::new(client.clone(), "holdfast-operator"),
+            teller: Teller::new(client.clone(), "holdfast-operator", Arc::clone(&metrics)),
+            metrics,
             client,
             config,
             settings,
@@ -123,6 +128,7 @@ impl Sources {
 
     /// A source is gone: its watches end, and its copy of the repository goes. What it applied stays.
     fn forget(&self, key: &Key) {
+        self.metrics.gone(KIND, &key.0, &key.1);
         let memory = self.memories.lock().ok().and_then(|mut m| m.remove(key));
         if let Some(memory) = memory {
             let cache = self.settings.cache.clone();
@@ -189,6 +195,13 @@ fn on_error(_: Arc<DeserializeGuard<GitSource>>, _: &Error, _: Arc<Sources>) -> 
 }
 
 async fn reconcile(guard: Arc<DeserializeGuard<GitSource>>, sources: Arc<Sources>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let result = look(guard, &sources).await;
+    sources.metrics.reconciled(KIND, begun.elapsed(), result.is_ok());
+    result
+}
+
+async fn look(guard: Arc<DeserializeGuard<GitSource>>, sources: &Arc<Sources>) -> Result<Action, Error> {
     let key = (
         guard.meta().namespace.clone().unwrap_or_default(),
         guard.meta().name.clone().unwrap_or_default(),
@@ -212,8 +225,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<GitSource>>, sources: Arc<Sources
     let memory = sources.memory(&key);
     let mut memory = memory.lock().await;
     memory.asked |= sources.asked.lock().is_ok_and(|mut asked| asked.remove(&key));
-    let action = pipeline(&sources, source, &mut memory).await?;
-    Ok(action)
+    pipeline(sources, source, &mut memory).await
 }
 
 /// One source, once: poll if it is due, read what is new, heal or apply, and say so.
@@ -250,12 +262,17 @@ async fn pipeline(sources: &Arc<Sources>, source: &GitSource, memory: &mut Memor
             Ok(found) => candidate = found,
             Err(why) => memory.failure = Some(why),
         }
+        sources.metrics.polled(memory.failure.as_ref());
         memory.polled(jiff::Timestamp::now());
     }
     if let Some(revision) = candidate {
+        let fetched = Instant::now();
+        tracing::info!(source = %source.name_any(), namespace = source.namespace(), revision, "fetched");
         match act::bring_into_force(sources, source, &spec, memory, &revision).await {
             Ok(applied) => {
                 memory.accept();
+                sources.metrics.applied(fetched.elapsed());
+                tracing::info!(source = %source.name_any(), namespace = source.namespace(), revision, seconds = fetched.elapsed().as_secs_f64(), "in force");
                 entry = applied;
             }
             Err(verdict) => memory.refuse(*verdict, jiff::Timestamp::now()),
@@ -295,6 +312,12 @@ async fn write(
     if let Some(why) = blocker {
         sources.teller.tell(&source.object_ref(&()), "Reconcile", &why).await;
     }
+    sources.metrics.ready(
+        KIND,
+        source.namespace().as_deref().unwrap_or(""),
+        &source.name_any(),
+        conditions::is_true(&status.conditions, "Ready"),
+    );
     if old == status {
         return Ok(());
     }

@@ -224,6 +224,7 @@ mod tests {
                 cache: "/nonexistent".into(),
                 namespace: None,
             },
+            Arc::default(),
         )
     }
 

@@ -12,12 +12,13 @@ mod observe;
 mod stores;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use holdfast_api::HAReplicaSet;
 use holdfast_core::plan::{Decision, Reason};
 use holdfast_core::replica_set::{Plan, Problem, Why, decide, report};
+use holdfast_core::status::conditions::is_true;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -25,7 +26,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Applied, Backoffs, FIELD_MANAGER, Teller};
+use crate::runtime::{Applied, Backoffs, FIELD_MANAGER, Metrics, Teller};
 use stores::Stores;
 
 /// What the operator's flags say.
@@ -76,13 +77,16 @@ pub(crate) struct Context {
     certificates: certificates::Cache,
     backoffs: Backoffs,
     teller: Teller,
+    metrics: Arc<Metrics>,
 }
 
+/// As metrics name it.
+const KIND: &str = "HAReplicaSet";
 /// Even when no event comes, every set is looked at this often: a missed event must not mean silence.
 const RESYNC: Duration = Duration::from_secs(600);
 
 /// Runs the controller until `stop`.
-pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
+pub async fn run(client: Client, settings: Settings, metrics: Arc<Metrics>, stop: CancellationToken) {
     let applied = Arc::new(Applied::default());
     let (stores, triggers) = Stores::start(&client, settings.namespace.as_deref(), &applied, &stop).await;
     let api: Api<DeserializeGuard<HAReplicaSet>> = match &settings.namespace {
@@ -90,7 +94,8 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
         None => Api::all(client.clone()),
     };
     let context = Arc::new(Context {
-        teller: Teller::new(client.clone(), "holdfast-operator"),
+        teller: Teller::new(client.clone(), "holdfast-operator", Arc::clone(&metrics)),
+        metrics: Arc::clone(&metrics),
         client,
         settings,
         stores,
@@ -103,14 +108,16 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
         .reconcile_on(triggers)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, context)
-        .for_each(|result| async move {
+        .for_each(|result| {
             match result {
                 Ok((object, _)) => tracing::debug!(object = %object, "reconciled"),
                 Err(kube::runtime::controller::Error::ObjectNotFound(object)) => {
+                    metrics.gone(KIND, object.namespace.as_deref().unwrap_or(""), &object.name);
                     tracing::debug!(%object, "gone");
                 }
                 Err(error) => tracing::warn!(%error, "reconcile failed"),
             }
+            std::future::ready(())
         })
         .await;
 }
@@ -130,6 +137,13 @@ fn key(meta: &kube::core::ObjectMeta) -> String {
 }
 
 async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let result = look(guard, &ctx).await;
+    ctx.metrics.reconciled(KIND, begun.elapsed(), result.is_ok());
+    result
+}
+
+async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Result<Action, Error> {
     let set = match &guard.0 {
         Ok(set) => set,
         Err(invalid) => {
@@ -160,7 +174,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>
                 .tell(&reference(&set.metadata), "Check", &Why::SpecRefused(text))
                 .await;
             write_status(
-                &ctx,
+                ctx,
                 set,
                 report::refused(&old, set.meta().generation.unwrap_or(0), &problems, now),
             )
@@ -168,17 +182,17 @@ async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>
             return Ok(Action::await_change());
         }
     };
-    let view = observe::observe(&ctx, set, plan);
+    let view = observe::observe(ctx, set, plan);
     let decision = decide(&view);
     let blocked = matches!(decision.why(), Why::Deleting)
         || (matches!(decision.why(), Why::VolumesExist { .. }) && decision.steps().is_empty());
     let mut next = RESYNC;
     let mut ca_expires = old.ca_expires.clone();
     if !blocked {
-        let kept = ensure::ensure(&ctx, set, &view, &decision, now).await?;
+        let kept = ensure::ensure(ctx, set, &view, &decision, now).await?;
         ca_expires = Some(kept.authority_expires.to_string());
         next = next.min(until(now, kept.renew_at));
-        act::act(&ctx, set, &view, &decision).await?;
+        act::act(ctx, set, &view, &decision).await?;
     }
     if !matches!(decision, Decision::Stay(Why::AsWanted)) {
         tracing::info!(set = %key(set.meta()), reason = decision.why().reason(), "{}", decision.why());
@@ -187,7 +201,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>
         .tell(&reference(&set.metadata), "Reconcile", decision.why())
         .await;
     write_status(
-        &ctx,
+        ctx,
         set,
         report::report(&view, &decision, &old.conditions, ca_expires, now),
     )
@@ -222,6 +236,9 @@ async fn write_status(
     set: &HAReplicaSet,
     status: holdfast_api::HAReplicaSetStatus,
 ) -> Result<(), Error> {
+    let ready = is_true(&status.conditions, "Ready");
+    ctx.metrics
+        .ready(KIND, set.namespace().as_deref().unwrap_or(""), &set.name_any(), ready);
     if set.status.as_ref() == Some(&status) {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Events for people: the same words as in conditions and logs.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use holdfast_core::plan::{Reason, Severity};
 use holdfast_core::status::conditions::clip;
@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 
+use super::Metrics;
+
 /// The same words within this time are one Event that counts; the API server forgets Events after an hour.
 const SERIES: SignedDuration = SignedDuration::from_mins(6);
 
@@ -21,6 +23,7 @@ const SERIES: SignedDuration = SignedDuration::from_mins(6);
 /// ever: another refused commit, another field put back, would not be seen. Here other words are another Event.
 pub struct Teller {
     client: Client,
+    metrics: Arc<Metrics>,
     controller: String,
     instance: String,
     last: Mutex<HashMap<String, String>>,
@@ -37,9 +40,10 @@ struct Series {
 
 impl Teller {
     /// One per process: it aggregates.
-    pub fn new(client: Client, controller: &str) -> Self {
+    pub fn new(client: Client, controller: &str, metrics: Arc<Metrics>) -> Self {
         Teller {
             client,
+            metrics,
             controller: controller.into(),
             // Must not be empty.
             instance: std::env::var("HOSTNAME")
@@ -70,6 +74,7 @@ impl Teller {
 
     /// Tells `why` about `object`, each time that it is called: something happened, and perhaps again.
     pub async fn event(&self, object: &ObjectReference, action: &str, why: &impl Reason) {
+        self.metrics.told(why);
         let now = Timestamp::now();
         let key = (object.uid.clone().unwrap_or_default(), words(why));
         let before = self.series.lock().ok().and_then(|mut series| {
@@ -185,7 +190,7 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(Response::new(Body::from(answer.as_bytes().to_vec())))
             }
         });
-        Teller::new(Client::new(service, "civil"), "holdfast-operator")
+        Teller::new(Client::new(service, "civil"), "holdfast-operator", Arc::default())
     }
 
     #[tokio::test]

@@ -73,6 +73,13 @@ pub fn clip(mut text: String, max_bytes: usize) -> String {
     text
 }
 
+/// Whether a condition is there and `True`.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions
+        .iter()
+        .any(|c| c.type_ == kind && c.status == Truth::True.as_str())
+}
+
 /// Merges decided conditions into the ones in status. Types that are not in `wanted` are dropped (a closed set), and
 /// `lastTransitionTime` changes only when the status does.
 pub fn merge(old: &[Condition], wanted: &[Wanted], generation: Option<i64>, now: jiff::Timestamp) -> Vec<Condition> {

@@ -17,6 +17,7 @@ fn helm_test_finds_kinds_rights_and_a_leader() {
         "ok    the operator has the rights that it needs",
         "ok    a replica of the operator leads",
         "ok    the operator is ready",
+        "ok    the operator tells metrics",
     ] {
         assert!(said.contains(right), "{said}");
     }
