@@ -19,7 +19,7 @@ demo-down: ## Take the demo away again
 
 image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
-	@cargo build -q --profile image -p holdfast --bin holdfast --bin kubectl-holdfast
+	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
 test: lint check-generated test-fast mutants sim-fresh test-e2e ## Everything; the same that CI runs
 
@@ -52,7 +52,7 @@ test-bed: ## The bed's own tests: each fault is real
 	cargo test -p holdfast-bed -- --ignored --test-threads=1
 
 # Built as part of the program, so that it shares the program's dependencies: seconds after `make image`.
-SIM = cargo build -q --profile image -p holdfast -p holdfast-sim --bin holdfast-sim && nice -n 19 $(TARGET)/image/holdfast-sim
+SIM = cargo build -q --profile image -p holdfast -p holdfast-agent -p holdfast-sim --bin holdfast-sim && nice -n 19 $(TARGET)/image/holdfast-sim
 N ?= 1000000
 SIM_SECONDS ?= 60
 # Other histories for each commit, the same for one commit wherever it is tested.

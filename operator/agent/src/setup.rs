@@ -19,8 +19,8 @@ pub fn setup() -> anyhow::Result<()> {
 }
 
 fn into(binary: &Path, bin: &Path, etc: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
-    let to = bin.join("holdfast");
-    let new = bin.join("holdfast.new");
+    let to = bin.join(paths::AGENT);
+    let new = bin.join("new");
     std::fs::copy(binary, &new).with_context(|| format!("copy {} to {}", binary.display(), new.display()))?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(&new, &to).with_context(|| format!("rename to {}", to.display()))?;
@@ -55,7 +55,7 @@ mod tests {
         into(&from, tmp.path(), tmp.path(), 12345, 12345).unwrap();
         let passwd = std::fs::read_to_string(tmp.path().join("passwd")).unwrap();
         assert!(passwd.contains("\npostgres:x:12345:12345:"), "{passwd}");
-        let mode = std::fs::metadata(tmp.path().join("holdfast"))
+        let mode = std::fs::metadata(tmp.path().join(paths::AGENT))
             .unwrap()
             .permissions()
             .mode();

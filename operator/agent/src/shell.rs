@@ -48,7 +48,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between looks at the mounted certificates.
 const TLS_EVERY: Duration = Duration::from_secs(5);
 
-/// Runs an agent until the machine says that it is done. `holdfast agent` calls it on a single-threaded runtime.
+/// Runs an agent until the machine says that it is done. `main` calls it on a single-threaded runtime.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let options = Arc::new(options);
     process::adopt_orphans();

@@ -1,4 +1,4 @@
-//! `holdfast`: one binary. As the operator it runs controllers; as the agent it is the first process of a member's Pod.
+//! `holdfast`: the operator, and what belongs to an installation of it. The agent is a program of its own.
 
 mod check;
 mod crds;
@@ -22,10 +22,6 @@ struct Cli {
 enum Command {
     /// Run the controllers.
     Operator(operator::Options),
-    /// Be the first process of a member's Pod.
-    Agent,
-    /// Bring this program into a member's Pod (its init container).
-    Setup,
     /// Ask the API server whether this installation is fit to work.
     Check(check::Options),
     /// Write the CustomResourceDefinitions, one YAML file per kind.
@@ -44,20 +40,6 @@ fn main() -> anyhow::Result<()> {
                 .build()?
                 .block_on(operator::run(options))
         }
-        Command::Agent => {
-            logs();
-            let options = holdfast_agent::Options::from_env()?;
-            // One thread: an agent waits far more than it works, and every thread costs memory in every member.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(4)
-                .build()?;
-            let ended = runtime.block_on(holdfast_agent::run(options));
-            // A call that waits for a stalled disk must not keep the process.
-            runtime.shutdown_background();
-            ended
-        }
-        Command::Setup => holdfast_agent::setup(),
         Command::Check(options) => tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?

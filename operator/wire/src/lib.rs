@@ -46,8 +46,12 @@ pub mod paths {
     /// The member's volume. `<VOLUME>/pgdata` is the data directory, `<VOLUME>/holdfast/` the agent's own state,
     /// `<VOLUME>/aside/` directories kept for a person.
     pub const VOLUME: &str = "/var/lib/holdfast";
-    /// Where the init container puts the `holdfast` binary.
+    /// Where the init container puts the agent's program.
     pub const BIN: &str = "/holdfast/bin";
+    /// Name of the agent's program, there and in [`IMAGE_BIN`].
+    pub const AGENT: &str = "holdfast-agent";
+    /// Where programs are in Holdfast's own image.
+    pub const IMAGE_BIN: &str = "/bin";
     /// Scratch that lives as long as the Pod: socket directory, generated passwd, generated configuration.
     pub const RUN: &str = "/holdfast/run";
     /// This member's certificate, key and the set's CA (`tls.crt`, `tls.key`, `ca.crt`), from its Secret.

@@ -41,6 +41,15 @@ pub fn binary() -> Result<PathBuf> {
     Ok(file)
 }
 
+/// The product's image: the operator's program, and beside it the agent's.
+fn image(binary: &Path) -> ImageSpec {
+    let mut image = ImageSpec::program(binary, 65532);
+    image
+        .files
+        .push(("/bin/holdfast-agent".into(), binary.with_file_name("holdfast-agent")));
+    image
+}
+
 /// Says what goes on and how long it usually takes.
 pub fn say(text: &str) {
     eprintln!("demo: {text}");
@@ -57,7 +66,7 @@ impl House {
             ..Options::default()
         })?;
         say("putting Holdfast's image into the registry (usually 2 s)");
-        let image = bed.push_image(&ImageSpec::program(&binary, 65532), "holdfast/operator:dev")?;
+        let image = bed.push_image(&image(&binary), "holdfast/operator:dev")?;
         let house = House {
             bed,
             image: image.pinned,

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use holdfast_bed::bed::Owner;
 use holdfast_e2e::house::{SYSTEM, say, wait_for};
@@ -83,7 +83,11 @@ struct Bench<'a> {
 /// One measured change set.
 struct Measured {
     seconds: f64,
+    /// When the API server had answered the last request.
+    done: f64,
     requests: BTreeMap<String, usize>,
+    /// Seconds of it after the commit had been fetched.
+    after_fetch: Option<f64>,
 }
 
 impl<'a> Bench<'a> {
@@ -195,7 +199,22 @@ impl<'a> Bench<'a> {
         let answer = self.webhook.deliver()?;
         ensure!(answer == 202, "the webhook was answered {answer}");
         self.wait(&commit)?;
-        self.measure(mark, started)
+        let mut measured = self.measure(mark, started)?;
+        measured.after_fetch = Some(measured.done - self.fetched(&commit)?);
+        Ok(measured)
+    }
+
+    /// When the operator had the commit, by its own log on this same machine.
+    fn fetched(&self, commit: &str) -> Result<f64> {
+        let log = self
+            .house
+            .kubectl(&["-n", SYSTEM, "logs", "-l", OPERATOR, "--tail=1000"])?;
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["message"] == "fetched" && line["revision"] == commit)
+            .and_then(|line| line.get("timestamp")?.as_str()?.parse::<jiff::Timestamp>().ok())
+            .map(|at| at.as_duration().as_secs_f64())
+            .with_context(|| format!("the operator's log does not tell of {commit}"))
     }
 
     fn wait(&self, commit: &str) -> Result<()> {
@@ -240,7 +259,9 @@ impl<'a> Bench<'a> {
         }
         Ok(Measured {
             seconds: last - started,
+            done: last,
             requests: kinds,
+            after_fetch: None,
         })
     }
 }
@@ -271,21 +292,26 @@ fn figures(
     restart: usize,
     changes: Vec<Measured>,
 ) -> Value {
-    let mut seconds: Vec<f64> = changes.iter().map(|c| c.seconds).collect();
-    seconds.sort_by(f64::total_cmp);
-    let at = |share: usize| {
+    let sorted = |of: &dyn Fn(&Measured) -> Option<f64>| {
+        let mut seconds: Vec<f64> = changes.iter().filter_map(of).collect();
+        seconds.sort_by(f64::total_cmp);
         seconds
-            .get((seconds.len() - 1) * share / 100)
+    };
+    let at = |seconds: &[f64], share: usize| {
+        seconds
+            .get(seconds.len().saturating_sub(1) * share / 100)
             .copied()
             .unwrap_or_default()
     };
+    let (seconds, after) = (sorted(&|c| Some(c.seconds)), sorted(&|c| c.after_fetch));
     json!({
         "objects": cli.objects,
         "first": {"seconds": first.seconds, "requests": first.requests.values().sum::<usize>(), "by": first.requests},
         "restart": {"requests": restart},
         "quiet": {"seconds": cli.quiet, "polls": polls, "requests": requests},
         "change": {
-            "rounds": changes.len(), "secondsMedian": at(50), "secondsLongest": at(100), "seconds": seconds,
+            "rounds": changes.len(), "secondsMedian": at(&seconds, 50), "secondsLongest": at(&seconds, 100), "seconds": seconds,
+            "afterFetchMedian": at(&after, 50), "afterFetchLongest": at(&after, 100), "afterFetch": after,
             "requests": changes.iter().map(|c| c.requests.values().sum::<usize>()).collect::<Vec<_>>(),
             "by": changes.last().map(|c| &c.requests),
         },
@@ -300,7 +326,8 @@ fn table(figures: &Value) -> String {
          | first commit: {} objects made | {:.1} | {} |\n\
          | nothing moves: {} polls | {} | {} |\n\
          | the operator restarts | | {} |\n\
-         | one object of them changes ({} rounds) | median {:.2}, longest {:.2} | {} |\n",
+         | one object of them changes ({} rounds) | median {:.2}, longest {:.2} | {} |\n\
+         | of that, after the commit was fetched | median {:.3}, longest {:.3} | |\n",
         at("/objects"),
         seconds("/first/seconds"),
         at("/first/requests"),
@@ -312,5 +339,7 @@ fn table(figures: &Value) -> String {
         seconds("/change/secondsMedian"),
         seconds("/change/secondsLongest"),
         at("/change/requests"),
+        seconds("/change/afterFetchMedian"),
+        seconds("/change/afterFetchLongest"),
     )
 }

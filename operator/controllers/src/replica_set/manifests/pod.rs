@@ -124,6 +124,7 @@ fn setup(input: &PodInput<'_>) -> Container {
     Container {
         name: "setup".into(),
         image: Some(input.agent_image.into()),
+        command: Some(vec![format!("{}/{}", paths::IMAGE_BIN, paths::AGENT)]),
         args: Some(vec!["setup".into()]),
         security_context: Some(restricted()),
         volume_mounts: Some(vec![
@@ -171,7 +172,7 @@ fn engine(input: &PodInput<'_>, member: &str, image: &str) -> Container {
     Container {
         name: "postgresql".into(),
         image: Some(image.into()),
-        command: Some(vec![format!("{}/holdfast", paths::BIN), "agent".into()]),
+        command: Some(vec![format!("{}/{}", paths::BIN, paths::AGENT)]),
         env: Some(environment(input, member)),
         ports: Some(vec![
             port("postgresql", POSTGRES_PORT),
