@@ -12,7 +12,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
-use holdfast_core::{source::Why, status::conditions::clip};
+use holdfast_core::{
+    source::{Why, url::Scheme},
+    status::conditions::clip,
+};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ureq::{
     Agent, BodyReader, Timeout,
@@ -41,7 +44,16 @@ pub(crate) fn register() -> Result<(), git2::Error> {
 pub(crate) struct Scope(());
 
 impl Scope {
-    pub(crate) fn enter(access: &Access, bounds: &Bounds, deadline: &Deadline, verdict: &Verdict) -> Result<Self, Why> {
+    /// `None`: the address is not one of https.
+    pub(crate) fn enter(
+        access: &Access,
+        bounds: &Bounds,
+        deadline: &Deadline,
+        verdict: &Verdict,
+    ) -> Result<Option<Self>, Why> {
+        if access.url.scheme != Scheme::Https {
+            return Ok(None);
+        }
         let exchange = Exchange {
             agent: client(access)?,
             host: access.url.known_host(),
@@ -56,7 +68,7 @@ impl Scope {
             verdict: Verdict::clone(verdict),
         };
         CURRENT.set(Some(exchange));
-        Ok(Scope(()))
+        Ok(Some(Scope(())))
     }
 }
 
@@ -69,7 +81,7 @@ impl Drop for Scope {
 fn client(access: &Access) -> Result<Agent, Why> {
     let roots = match &access.credentials.ca {
         Some(ca) => own_authority(ca)?,
-        None => machine_authorities()?,
+        None => public_authorities(),
     };
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(roots))
@@ -105,28 +117,28 @@ fn own_authority(ca: &[u8]) -> Result<Arc<Vec<Certificate<'static>>>, Why> {
     Ok(Arc::new(roots))
 }
 
-/// Read once: they are part of the image that this runs in.
-fn machine_authorities() -> Result<Arc<Vec<Certificate<'static>>>, Why> {
+/// The machine's list, which its owner may have cut or added to; Mozilla's where it has none, as in Holdfast's own image.
+fn public_authorities() -> Arc<Vec<Certificate<'static>>> {
+    // Read once: it is part of the image that this runs in.
     static ROOTS: OnceLock<Arc<Vec<Certificate<'static>>>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
             tracing::warn!(%error, "an authority of this machine cannot be read");
         }
+        let certificates = if found.certs.is_empty() {
+            webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        } else {
+            &found.certs
+        };
         Arc::new(
-            found
-                .certs
+            certificates
                 .iter()
                 .map(|der| Certificate::from_der(der).to_owned())
                 .collect(),
         )
     });
-    if roots.is_empty() {
-        return Err(Why::ServerNotTrusted {
-            message: "the operator's image has no certificate authorities; put your server's into the Secret of spec.credentialsRef as ca.crt".to_owned(),
-        });
-    }
-    Ok(Arc::clone(roots))
+    Arc::clone(roots)
 }
 
 struct Exchange {
