@@ -13,14 +13,7 @@ use holdfast_core::{
 use holdfast_kube::source::Answer;
 use kube::Resource;
 
-use super::{
-    Sources,
-    act::{Change, applier},
-    memory::Memory,
-    plan_of, read,
-    spec::Spec,
-    watch::Suspect,
-};
+use super::{Sources, act::applier, change::Change, memory::Memory, plan_of, read, spec::Spec, watch::Suspect};
 
 /// Events of one round of put-backs; the rest is in the log.
 const MAX_EVENTS: usize = 10;

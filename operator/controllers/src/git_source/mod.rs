@@ -5,6 +5,8 @@
 //! When nothing moved, a poll is one `ls-remote` and no API request at all.
 
 mod act;
+mod change;
+mod explain;
 mod live;
 mod memory;
 mod poll;

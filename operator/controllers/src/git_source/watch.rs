@@ -107,10 +107,14 @@ impl Watches {
             self.stop();
             self.account = Some(account.clone());
         }
-        let wanted: BTreeSet<Scope> = reading
+        let wanted: BTreeSet<(&str, &str, Option<&str>)> = reading
             .entries
             .iter()
-            .map(|(key, e)| (e.api_version.clone(), key.kind.clone(), key.namespace.clone()))
+            .map(|(key, e)| (e.api_version.as_str(), key.kind.as_str(), key.namespace.as_deref()))
+            .collect();
+        let wanted: BTreeSet<Scope> = wanted
+            .into_iter()
+            .map(|(version, kind, namespace)| (version.to_owned(), kind.to_owned(), namespace.map(str::to_owned)))
             .collect();
         self.tasks.retain(|scope, task| {
             let keep = wanted.contains(scope) && !task.is_finished();

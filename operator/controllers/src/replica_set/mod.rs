@@ -61,6 +61,22 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+impl Error {
+    /// The API server refuses because the namespace is being deleted.
+    fn namespace_ends(&self) -> bool {
+        let Error::Kube { source, .. } = self else { return false };
+        let kube::Error::Api(status) = &**source else {
+            return false;
+        };
+        status.code == 403
+            && status
+                .details
+                .iter()
+                .flat_map(|details| &details.causes)
+                .any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
 /// Names what failed.
 pub(crate) fn during(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
     move |source| Error::Kube {
@@ -138,7 +154,12 @@ fn key(meta: &kube::core::ObjectMeta) -> String {
 
 async fn reconcile(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let begun = Instant::now();
-    let result = look(guard, &ctx).await;
+    let mut result = look(guard, &ctx).await;
+    if result.as_ref().is_err_and(Error::namespace_ends) {
+        // Nothing can be made here any more, and the set itself goes next.
+        tracing::debug!("its namespace is being deleted");
+        result = Ok(Action::await_change());
+    }
     ctx.metrics.reconciled(KIND, begun.elapsed(), result.is_ok());
     result
 }
