@@ -205,10 +205,7 @@ impl Observer {
         let (received, replayed) = (lsn(&row, 0)?, lsn(&row, 1)?);
         let waits: Option<String> = row.try_get(3)?;
         // The startup process asks for more only when it has replayed all that is here.
-        let at_end = matches!(
-            waits.as_deref(),
-            Some("RecoveryWalStream" | "RecoveryRetrieveRetryInterval")
-        );
+        let at_end = replication::asks_for_more_log(waits.as_deref());
         self.replayed_all |= at_end || received > Lsn(0);
         if !self.replayed_all {
             return Ok(Engine::Starting);

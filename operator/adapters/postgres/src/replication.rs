@@ -83,10 +83,7 @@ impl Pg {
                     process::signal(pid, Signal::SIGHUP);
                     startup = Some(pid);
                 }
-                asks = matches!(
-                    waits.as_deref(),
-                    Some("RecoveryWalStream" | "RecoveryRetrieveRetryInterval")
-                );
+                asks = asks_for_more_log(waits.as_deref());
             }
             let after = startup.and_then(process::sleeps);
             if !receiver && asks && before.is_some() && before == after {
@@ -230,6 +227,12 @@ impl Pg {
         self.bin.run("pg_rewind", &args, Duration::from_secs(24 * 3600)).await?;
         Ok(())
     }
+}
+
+/// Whether a startup process with this wait event sleeps where it asks for more log: it has replayed all that is here.
+/// Events: `WaitForWALToBecomeAvailable` in PostgreSQL's xlogrecovery.c.
+pub(crate) fn asks_for_more_log(wait_event: Option<&str>) -> bool {
+    matches!(wait_event, Some("RecoveryWalStream" | "RecoveryRetrieveRetryInterval"))
 }
 
 async fn make_slots(session: &Session, names: &[String]) -> Result<()> {
