@@ -260,11 +260,9 @@ impl Memory {
         }
         let mut failed = Vec::new();
         let mut waiting = Vec::new();
-        for (key, held) in &self.held {
-            if held.orphan {
-                continue;
-            }
-            match self.watches.health(key) {
+        let held = self.held.iter().filter(|(_, held)| !held.orphan).map(|(key, _)| key);
+        for (key, health) in self.watches.unwell(held) {
+            match health {
                 Some(Health::Current) => {}
                 Some(Health::Failed(message)) => failed.push(format!("{key}: {message}")),
                 Some(Health::InProgress(message)) => waiting.push(format!("{key}: {message}")),

@@ -352,16 +352,8 @@ fn plan_of(
     drifted: &BTreeSet<holdfast_core::source::ObjectKey>,
     paused: &BTreeSet<holdfast_core::source::ObjectKey>,
 ) -> Decision<plan::Step, Why> {
-    let digests: BTreeMap<_, _> = wanted
-        .entries
-        .iter()
-        .map(|(key, entry)| (key.clone(), entry.digest))
-        .collect();
-    let held: BTreeMap<_, _> = memory
-        .held
-        .iter()
-        .map(|(key, held)| (key.clone(), held.digest))
-        .collect();
+    let digests: BTreeMap<_, _> = wanted.entries.iter().map(|(key, entry)| (key, entry.digest)).collect();
+    let held: BTreeMap<_, _> = memory.held.iter().map(|(key, held)| (key, held.digest)).collect();
     plan::decide(&plan::View {
         revision: &wanted.revision,
         wanted: &digests,

@@ -112,18 +112,20 @@ pub async fn read(
         .0
         .retain(|(path, blob), _| now.contains(&(path.as_str(), blob.as_str())));
 
-    let mut all: Vec<(ObjectKey, Entry)> = Vec::new();
-    for file in files {
-        if let Some(items) = cache.0.get(&(file.path, file.blob)) {
-            all.extend(items.iter().cloned());
-        }
+    let all: Vec<Items> = files
+        .into_iter()
+        .filter_map(|file| cache.0.get(&(file.path, file.blob)).map(Arc::clone))
+        .collect();
+    let count = all.iter().map(|items| items.len()).sum::<usize>();
+    let entries: BTreeMap<ObjectKey, Entry> = all.iter().flat_map(|items| items.iter().cloned()).collect();
+    if entries.len() < count {
+        let every = all.iter().flat_map(|items| items.iter());
+        problems.extend(duplicates(every.map(|(key, entry)| (key, &entry.origin))));
     }
-    problems.extend(duplicates(all.iter().map(|(key, entry)| (key, &entry.origin))));
-    if all.len() > spec.max_objects {
+    if count > spec.max_objects {
         let why = Why::TooLarge {
             message: format!(
-                "{} objects, more than spec.limits.objects allows ({})",
-                all.len(),
+                "{count} objects, more than spec.limits.objects allows ({})",
                 spec.max_objects
             ),
         };
@@ -144,7 +146,7 @@ pub async fn read(
         Reading {
             revision: revision.to_owned(),
             subject: facts.subject,
-            entries: all.into_iter().collect(),
+            entries,
             provided,
         },
         checked.fresh,

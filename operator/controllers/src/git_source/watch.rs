@@ -235,15 +235,17 @@ impl Watches {
             .unwrap_or_default()
     }
 
-    /// Health as last seen; `None`: not seen.
-    pub fn health(&self, key: &ObjectKey) -> Option<Health> {
-        self.shared
-            .lock()
-            .ok()?
-            .objects
-            .get(key)
-            .filter(|s| !s.gone)
-            .map(|s| s.health.clone())
+    /// Of these objects those that are not as they should be, with their health as last seen; `None`: not seen.
+    pub fn unwell<'a>(&self, keys: impl Iterator<Item = &'a ObjectKey>) -> Vec<(&'a ObjectKey, Option<Health>)> {
+        let Ok(shared) = self.shared.lock() else {
+            return Vec::new();
+        };
+        keys.filter_map(|key| match shared.objects.get(key).filter(|s| !s.gone) {
+            Some(seen) if seen.health == Health::Current => None,
+            Some(seen) => Some((key, Some(seen.health.clone()))),
+            None => Some((key, None)),
+        })
+        .collect()
     }
 
     /// Whether every watch has listed what is there.

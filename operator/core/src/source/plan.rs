@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::git_source::Prune;
+use itertools::{EitherOrBoth, Itertools};
 
 use super::{Digest, ObjectKey, Why, order, prune};
 use crate::plan::Decision;
@@ -13,9 +14,9 @@ pub struct View<'a> {
     /// The commit that `wanted` was read from.
     pub revision: &'a str,
     /// What Git wants.
-    pub wanted: &'a BTreeMap<ObjectKey, Digest>,
+    pub wanted: &'a BTreeMap<&'a ObjectKey, Digest>,
     /// What this source has applied, with the digest as it was applied (`None`: not known to this process).
-    pub held: &'a BTreeMap<ObjectKey, Option<Digest>>,
+    pub held: &'a BTreeMap<&'a ObjectKey, Option<Digest>>,
     /// Of these, objects that have gone from Git and were kept; they are not counted as gone again.
     pub orphans: &'a BTreeSet<ObjectKey>,
     /// Objects seen to have drifted.
@@ -45,33 +46,37 @@ pub enum Step {
 
 /// Plans one change set. Deciding again after its success is `Stay`.
 pub fn decide(view: &View<'_>) -> Decision<Step, Why> {
-    let gone: Vec<ObjectKey> = view
-        .held
-        .keys()
-        .filter(|key| !view.wanted.contains_key(*key) && !view.orphans.contains(*key))
-        .cloned()
-        .collect();
+    let (mut gone, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
+    // Side by side: a look-up for each of very many objects would be most of the work of a commit that changes one.
+    for pair in view.wanted.iter().merge_join_by(view.held, |(a, _), (b, _)| a.cmp(b)) {
+        match pair {
+            EitherOrBoth::Left((key, _)) => {
+                new.push((*key).clone());
+                if !view.paused.contains(*key) {
+                    changed.push((*key).clone());
+                }
+            }
+            EitherOrBoth::Both((key, digest), (_, held)) => {
+                if view.orphans.contains(*key) {
+                    new.push((*key).clone());
+                }
+                let differs = *held != Some(*digest) || view.drifted.contains(*key);
+                if differs && !view.paused.contains(*key) {
+                    changed.push((*key).clone());
+                }
+            }
+            EitherOrBoth::Right((key, _)) => {
+                if !view.orphans.contains(*key) {
+                    gone.push((*key).clone());
+                }
+            }
+        }
+    }
     let in_force = view.held.len().saturating_sub(view.orphans.len());
     let doomed = match prune::judge(&gone, in_force, view.prune) {
         Ok(doomed) => doomed,
         Err(why) => return Decision::Stay(why),
     };
-    let changed: Vec<ObjectKey> = view
-        .wanted
-        .iter()
-        .filter(|(key, digest)| {
-            !view.paused.contains(*key)
-                && (view.drifted.contains(*key)
-                    || view.held.get(*key).is_none_or(|held| held.as_ref() != Some(*digest)))
-        })
-        .map(|(key, _)| key.clone())
-        .collect();
-    let new: Vec<ObjectKey> = view
-        .wanted
-        .keys()
-        .filter(|key| !view.held.contains_key(*key) || view.orphans.contains(*key))
-        .cloned()
-        .collect();
     let kept: Vec<ObjectKey> = gone.iter().filter(|key| !doomed.contains(key)).cloned().collect();
     if changed.is_empty() && gone.is_empty() && new.is_empty() {
         return Decision::Stay(Why::NothingNew {

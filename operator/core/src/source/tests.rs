@@ -32,8 +32,8 @@ impl World {
     ) -> Decision<Step, Why> {
         plan::decide(&View {
             revision: "r",
-            wanted,
-            held: &self.held,
+            wanted: &wanted.iter().map(|(key, digest)| (key, *digest)).collect(),
+            held: &self.held.iter().map(|(key, digest)| (key, *digest)).collect(),
             orphans: &self.orphans,
             drifted: &BTreeSet::new(),
             paused,
