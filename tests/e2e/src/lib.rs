@@ -3,6 +3,7 @@
 pub mod fault;
 pub mod house;
 pub mod patroni;
+pub mod plain;
 pub mod plot;
 pub mod repo;
 pub mod report;
