@@ -214,12 +214,13 @@ impl Instance {
             to: record.leader.clone(),
         });
         if !self.disk.half {
-            let term = record.term;
+            let (term, testimony) = (record.term, self.last_words());
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
                 disk.half = true;
                 disk.sealed = None;
                 disk.led = None;
+                disk.testimony = testimony;
             });
         }
         self.heal.rewinds = None;
@@ -266,9 +267,10 @@ impl Instance {
         }
         let blank = self.disk.dir.is_none() && self.disk.half;
         if !blank {
-            let term = record.term;
+            let (term, testimony) = (record.term, self.last_words());
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);
+                disk.testimony = testimony;
                 disk.dir = None;
                 disk.sealed = None;
                 disk.base = Position::default();
@@ -324,6 +326,7 @@ impl Instance {
             disk.following = Some(term);
             disk.led = initdb.then_some(term).or(disk.led);
             disk.half = !initdb;
+            disk.testimony = None;
         });
     }
 }

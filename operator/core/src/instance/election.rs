@@ -42,7 +42,7 @@ impl Instance {
             let heard = self
                 .seals
                 .get(m)
-                .is_some_and(|(_, at)| self.now.since(*at) <= self.timings.live);
+                .is_some_and(|(seal, at)| !seal.gone && self.now.since(*at) <= self.timings.live);
             heard && !self.mutation.is(Mutant::ElectsBehind)
         };
         let proved = election.proves_for(&self.me)
@@ -165,14 +165,18 @@ impl Instance {
             .iter()
             .filter(|(m, _)| self.live(m) && **m != record.leader)
             .filter_map(|(_, p)| p.last.dir.clone());
-        let seals: Vec<Seal> = mine
-            .chain(theirs)
-            .map(|dir| Seal {
-                dir,
-                position: Default::default(),
-                led: Some(record.term),
-            })
-            .collect();
+        let of = |dir, led| Seal {
+            dir,
+            position: Default::default(),
+            led,
+        };
+        // A directory that is no more led nothing that it could prove.
+        let gone = self.peers.of.iter().filter(|(m, _)| self.live(m)).filter_map(|(_, p)| {
+            let dir = p.last.gone.clone()?;
+            Some(of(dir, None))
+        });
+        let there = mine.chain(theirs).map(|dir| of(dir, Some(record.term)));
+        let seals: Vec<Seal> = there.chain(gone).collect();
         let own_async =
             self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
         proof::proves(&self.rule_to_prove(&record.rule), &seals, &lost) || (own_async && record.rule.leader.is_some())

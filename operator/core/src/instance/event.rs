@@ -36,8 +36,22 @@ pub struct DiskState {
     pub led: Option<Term>,
     /// A rewind or clone is under way: the directory is not whole and gives no seal.
     pub half: bool,
+    /// What the directory that was given up for a rewind or clone under way would seal with. It acknowledges nothing more, so
+    /// this counts as its seal; forgotten before the directory that takes its place takes any log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub testimony: Option<Testimony>,
     /// The id of the last finished command.
     pub last_command: Option<String>,
+}
+
+/// Where the log of a directory ended that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Testimony {
+    /// The directory.
+    pub dir: DirId,
+    /// The end of its log.
+    pub position: Position,
 }
 
 /// What the volume holds, seen at start and after each work on the directory.

@@ -113,6 +113,7 @@ impl Instance {
             term: self.highest_term(),
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
+            gone: self.testimony().map(|testimony| testimony.dir),
             position: self.position(),
             replayed: self.replayed(),
             healthy: self.healthy(),

@@ -33,6 +33,9 @@ pub struct Heartbeat {
     pub role: Role,
     /// Its data directory, if it has a whole one.
     pub dir: Option<DirId>,
+    /// The directory that it has given up and can still testify for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<DirId>,
     /// Where its log ends, as far as it knows.
     pub position: Position,
     /// How far it has replayed (equal to `position.lsn` on a leader).
@@ -60,6 +63,9 @@ pub struct SealAnswer {
     pub dir: DirId,
     /// Where its log ends.
     pub position: Position,
+    /// The directory is no more: its member testifies for it, and cannot be elected.
+    #[serde(default)]
+    pub gone: bool,
     /// The term that this directory led, if it is the directory of a leader, stopped, and was never rewound since.
     pub led: Option<Term>,
 }

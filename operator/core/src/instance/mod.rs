@@ -32,8 +32,8 @@ mod switchover;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
 pub use event::{
-    CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, VolumeSeen, Work,
-    WorkResult,
+    CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, Testimony,
+    VolumeSeen, Work, WorkResult,
 };
 pub use machine::Instance;
 pub use message::{Heartbeat, Message, Role, SealAnswer};

@@ -50,7 +50,7 @@ impl Instance {
             return;
         }
         self.called = self.called.max(beat.term);
-        if let Some(dir) = &beat.dir {
+        for dir in beat.dir.iter().chain(&beat.gone) {
             if self.peers.dirs.len() >= MOST_DIRS && !self.peers.dirs.contains_key(dir) {
                 self.peers.dirs.pop_first();
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::failover::{Record, Seal, Term};
 
 use super::effect::{Effect, HowToStop, StartAs};
-use super::event::Engine;
+use super::event::{Engine, Testimony};
 use super::machine::{Instance, Run};
 use super::message::{Message, Role, SealAnswer};
 use super::mutant::Mutant;
@@ -15,7 +15,7 @@ impl Instance {
     /// Seals for `term`, in this order:
     ///
     /// 1. A running primary is stopped at once: its term is dead.
-    /// 2. A directory that is not whole gives no seal.
+    /// 2. A directory that is not whole gives no seal; one that was given up for it may have left a testimony.
     /// 3. A standby takes log from nobody; its receiver must be gone before its position is taken.
     /// 4. The seal, and where the log ends, are durable before anyone is told.
     /// 5. Then it answers, and sees whether it is elected.
@@ -36,7 +36,8 @@ impl Instance {
         }
         if !self.whole() {
             self.role = Role::Preparing;
-            return self.wait(Why::Sealed { term });
+            self.wait(Why::Sealed { term });
+            return self.testify(term);
         }
         self.hand = None;
         self.wait(Why::Sealed { term });
@@ -56,6 +57,39 @@ impl Instance {
         if record.term == term && ready {
             self.elect(record);
         }
+    }
+
+    /// A directory that was given up acknowledges nothing more, so where its log ended counts as its seal. It is no candidate.
+    fn testify(&mut self, term: Term) {
+        if self.run != Run::Down || self.testimony().is_none() {
+            return;
+        }
+        if self.disk.sealed == Some(term) {
+            return self.answer(term);
+        }
+        self.persist(|disk| {
+            disk.term = disk.term.max(term);
+            disk.sealed = Some(term);
+            disk.following = None;
+        });
+    }
+
+    /// What can be said for a directory that was given up, while no other has taken its place.
+    pub(super) fn testimony(&self) -> Option<Testimony> {
+        self.disk.testimony.clone().filter(|_| !self.whole())
+    }
+
+    /// What a directory that is given up now leaves behind: nothing, where the end of its log is not certain.
+    pub(super) fn last_words(&self) -> Option<Testimony> {
+        if self.disk.half {
+            return self.disk.testimony.clone();
+        }
+        // Since it was sealed it has taken no log.
+        let sealed = self.disk.following.is_none().then_some(self.disk.base);
+        Some(Testimony {
+            dir: self.disk.dir.clone()?,
+            position: self.clean_end.or(sealed)?,
+        })
     }
 
     /// Brings the engine where its position is certain. `None`: not yet. `Some(true)`: it runs and could be promoted.
@@ -118,10 +152,20 @@ impl Instance {
     }
 
     fn my_seal(&self, term: Term) -> Option<SealAnswer> {
+        if let Some(Testimony { dir, position }) = self.testimony() {
+            return Some(SealAnswer {
+                term,
+                dir,
+                position,
+                gone: true,
+                led: None,
+            });
+        }
         let dir = self.disk.dir.clone()?;
         Some(SealAnswer {
             term,
             dir,
+            gone: false,
             position: if self.mutation.is(Mutant::SealForgetsBase) {
                 self.position()
             } else {
