@@ -114,6 +114,7 @@ impl Instance {
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
             gone: self.testimony().map(|testimony| testimony.dir),
+            following: self.disk.following.filter(|_| self.disk.sealed.is_none()),
             position: self.position(),
             replayed: self.replayed(),
             healthy: self.healthy(),

@@ -116,7 +116,9 @@ impl Instance {
         let wish = self.spec.as_ref().map(|s| (s.durability, s.copies));
         let (durability, copies) = wish.unwrap_or((Durability::Quorum, 1));
         let members = self.spec.iter().flat_map(|s| &s.members);
-        let staying = members.filter(|m| m.name != self.me && !m.leaving && !m.fenced && self.live(&m.name));
+        let staying = members.filter(|m| {
+            m.name != self.me && !m.leaving && !m.fenced && self.live(&m.name) && self.takes_our_log(&m.name)
+        });
         let own = self.position();
         let history = match &*self.engine {
             Engine::Standby(seen) => seen.history.as_slice(),
@@ -206,7 +208,8 @@ impl Instance {
         }
     }
 
-    /// Remembers which standbys could acknowledge: streaming, their member heard lately and not on its way out.
+    /// Remembers which standbys could acknowledge: streaming, their member heard lately as one that follows this term, and
+    /// not on its way out.
     pub(super) fn note_able(&mut self, seen: &PrimarySeen) {
         let Some(mut lead) = self.lead.take() else { return };
         let (now, lost) = (self.now, self.timings.standby_lost);
@@ -228,7 +231,16 @@ impl Instance {
         let mut members = self.spec.iter().flat_map(|s| &s.members);
         let wanted = members.any(|m| m.name == *member && !m.leaving && !m.fenced);
         let peer = self.peers.of.get(member);
-        wanted && peer.is_some_and(|peer| peer.last.dir.as_ref() == Some(dir)) && self.live(member)
+        let here = peer.is_some_and(|peer| peer.last.dir.as_ref() == Some(dir)) && self.live(member);
+        wanted && here && self.takes_our_log(member)
+    }
+
+    /// Whether a member has written down that it takes log of this term only: it follows it, or is sealed for it.
+    fn takes_our_log(&self, member: &MemberName) -> bool {
+        let Some(term) = self.disk.led else { return false };
+        let follows = self.peers.of.get(member).and_then(|peer| peer.last.following) == Some(term);
+        let sealed = self.seals.get(member).is_some_and(|(seal, _)| seal.term == term);
+        follows || sealed || self.mutation.is(Mutant::CountsStrays)
     }
 
     /// The standbys that could acknowledge lately.

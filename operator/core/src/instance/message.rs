@@ -36,6 +36,10 @@ pub struct Heartbeat {
     /// The directory that it has given up and can still testify for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<DirId>,
+    /// The term whose leader's log it takes, written down before it takes any. A standby's flush means nothing to a leader whose
+    /// term this is not: its engine may have come over by itself, and its member would not claim what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Term>,
     /// Where its log ends, as far as it knows.
     pub position: Position,
     /// How far it has replayed (equal to `position.lsn` on a leader).

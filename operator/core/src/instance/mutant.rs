@@ -21,6 +21,8 @@ pub enum Mutant {
     SealForgetsBase,
     /// A half-cloned or half-rewound directory seals.
     HalfSeals,
+    /// A standby counts whose member has not said that it follows this term.
+    CountsStrays,
     /// The elected leader is recorded as `Leading` without waiting for standbys.
     LeadsAtOnce,
     /// The promoting leader takes commits, acknowledged alone.
@@ -72,7 +74,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 32] = [
+    pub const ALL: [Mutant; 33] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -82,6 +84,7 @@ impl Mutant {
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
+        Mutant::CountsStrays,
         Mutant::LeadsAtOnce,
         Mutant::ServesWhilePromoting,
         Mutant::ForgetsOldRule,
