@@ -12,8 +12,10 @@ impl Instance {
     /// Opens the gate, in this order:
     ///
     /// 1. The setting in force is one that the record covers.
-    /// 2. This member has written the record since its engine came up: nobody else was elected meanwhile.
-    /// 3. The rule's quorum has flushed up to the end of the log as of then: readers see no commit that could be lost.
+    /// 2. The rule's quorum has flushed up to the end of the log as of when the engine came up: readers see no commit that
+    ///    could be lost.
+    /// 3. This member has written the record since its engine came up, and again since the quorum had flushed if that took
+    ///    long: nobody else was elected meanwhile.
     pub(super) fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
         // a gate that is closing still ends commits' waits
         if !self.served.gating.is_empty() && !self.mutation.is(Mutant::GateNotWatched) {
@@ -25,9 +27,9 @@ impl Instance {
             if stale {
                 return;
             }
-            (lead.again, lead.backed, lead.point) = (false, false, seen.flushed.max(seen.inserted));
+            (lead.again, lead.backed, lead.point) = (false, None, seen.flushed.max(seen.inserted));
         }
-        let (since, point, mut backed) = (lead.since, lead.point, lead.backed);
+        let (since, point, backed) = (lead.since, lead.point, lead.backed);
         if self.served.gate || self.served.asked.is_some() {
             return;
         }
@@ -35,7 +37,8 @@ impl Instance {
         let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
         let have = rule.standbys.iter().filter(flushed).count();
         let need = usize::from(rule.quorum);
-        backed |= have >= need || self.mutation.is(Mutant::NoComeBackGate);
+        let now = (have >= need || self.mutation.is(Mutant::NoComeBackGate)).then_some(self.now);
+        let backed = backed.or(now);
         if let Some(lead) = &mut self.lead {
             lead.backed = backed;
         }
@@ -44,8 +47,16 @@ impl Instance {
             self.write(record.clone());
             return;
         }
-        if !backed {
+        let Some(backed) = backed else {
             return self.wait(Why::WaitsForStandbys { have, need });
+        };
+        // It may have been cut off while it waited: what it wrote before says nothing about now.
+        let late = self
+            .confirmed_at
+            .is_some_and(|at| at < backed || self.now.since(at) > self.timings.detect);
+        if late && !self.mutation.is(Mutant::NoComeBackGate) {
+            self.write(record.clone());
+            return;
         }
         let covered = match (self.sync_in_force(), &self.change) {
             (Some(sync), None) => *sync == self.setting(rule),

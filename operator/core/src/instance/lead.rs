@@ -23,7 +23,7 @@ pub(super) struct Lead {
     /// The end of its log when it began to answer: nobody is served before the rule's quorum has flushed this far.
     pub point: Lsn,
     /// That has happened.
-    pub backed: bool,
+    pub backed: Option<Moment>,
     /// Clients have been let in.
     pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
@@ -200,7 +200,7 @@ impl Instance {
                 term: seen.term,
                 since: self.now,
                 point: seen.flushed,
-                backed: false,
+                backed: None,
                 opened: false,
                 again: false,
                 able: hoped.map(|dir| (dir.clone(), self.now)).collect(),
@@ -284,6 +284,10 @@ impl Instance {
             }
             _ => now,
         };
+        let have = able.intersection(&rule.standbys).count();
+        if let Some(lead) = self.lead.as_mut().filter(|_| have >= usize::from(rule.quorum)) {
+            lead.backed = lead.backed.or(Some(self.now));
+        }
         self.write(Record {
             phase: Phase::Leading,
             rule,
