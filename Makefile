@@ -74,7 +74,8 @@ sim-fresh: ## 60 s of histories that no commit before had; a failing one is told
 
 deny: ## Licences, sources and duplicates of what we build on
 	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (about 4 min)"; cargo install -q --locked --debug cargo-deny; }
-	cargo deny --offline check bans licenses sources
+	cargo fetch --locked -q
+	cargo deny check bans licenses sources
 
 lint: ## Format, clippy, and that core cannot do I/O
 	cargo fmt --all --check
