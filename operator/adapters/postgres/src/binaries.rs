@@ -9,7 +9,14 @@ use tokio::process::Command;
 use crate::error::{Error, Result};
 
 /// A folder without one of these (some put links to a few into PATH) is passed over.
-const NEEDED: &[&str] = &["postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"];
+const NEEDED: &[&str] = &[
+    "postgres",
+    "initdb",
+    "pg_controldata",
+    "pg_basebackup",
+    "pg_rewind",
+    "psql",
+];
 
 /// The programs of one PostgreSQL installation.
 #[derive(Clone, Debug)]

@@ -157,7 +157,7 @@ impl Pg {
     }
 }
 
-/// The role that standbys stream as, with what `pg_rewind` needs and no more.
+/// The role that standbys stream as, with what a rewind needs (`pg_rewind`'s functions, a checkpoint) and no more.
 fn replication_role() -> String {
     let grants: String = [
         "pg_ls_dir(text, boolean, boolean)",
@@ -168,7 +168,7 @@ fn replication_role() -> String {
     .iter()
     .map(|f| format!("GRANT EXECUTE ON FUNCTION pg_catalog.{f} TO {REPLICATION_ROLE};"))
     .collect();
-    format!("CREATE ROLE {REPLICATION_ROLE} LOGIN REPLICATION; {grants}")
+    format!("CREATE ROLE {REPLICATION_ROLE} LOGIN REPLICATION; GRANT pg_checkpoint TO {REPLICATION_ROLE}; {grants}")
 }
 
 async fn run(session: &Session, sql: &str) -> Result<()> {

@@ -11,7 +11,7 @@ pub enum Error {
     /// No PostgreSQL in the image.
     #[error(
         "no PostgreSQL binaries found in PATH, /usr/lib/postgresql/*/bin or /usr/pgsql-*/bin; \
-         use an image that has PostgreSQL 15 to 18 (in Debian: package postgresql-15 or newer)"
+         use an image that has PostgreSQL 15 to 18 and psql (in Debian: package postgresql-15 or newer)"
     )]
     NoBinaries,
     /// A version outside of what is supported.

@@ -23,6 +23,7 @@ pub mod pg;
 pub mod process;
 pub mod promote;
 pub mod replication;
+mod rewind;
 pub mod session;
 pub mod sync_names;
 pub mod tls;

@@ -206,27 +206,6 @@ impl Pg {
         let others = others.iter().filter(|m| **m != self.settings.member);
         make_slots(session, &others.map(slot_name).collect::<Vec<_>>()).await
     }
-
-    /// Rewinds the stopped directory to the leader's log.
-    pub async fn rewind(&self, to: &Upstream) -> Result<()> {
-        let layout = self.layout();
-        let pgdata = layout.pgdata();
-        self.write_files()?;
-        // pg_rewind first lets the engine recover in single-user mode, which refuses standby mode.
-        crate::files::remove_all(&pgdata.join("standby.signal"))?;
-        let info = crate::conf::conninfo(
-            layout,
-            &to.address,
-            self.settings.port,
-            "holdfast_rewind",
-            Some("postgres"),
-        );
-        let (dir, source) = (pgdata.to_string_lossy(), format!("--source-server={info}"));
-        let config = format!("--config-file={}", layout.conf().display());
-        let args = ["-D", &dir, &source, &config];
-        self.bin.run("pg_rewind", &args, Duration::from_secs(24 * 3600)).await?;
-        Ok(())
-    }
 }
 
 /// Whether a startup process with this wait event sleeps where it asks for more log: it has replayed all that is here.

@@ -19,7 +19,7 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresqlEngine {
-    /// Any image with PostgreSQL's server binaries: the official one, Debian's, your own.
+    /// Any image with PostgreSQL's binaries, server and `psql`: the official one, Debian's, your own.
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
     /// The user ID that the engine runs as; any will do. Default: 26.
