@@ -151,12 +151,21 @@ impl World {
         }
     }
 
-    pub(crate) fn stop_poll(&mut self, m: usize, epoch: u32, begun: bool) {
+    pub(crate) fn stop_poll(&mut self, m: usize, epoch: u32, stop: u32, begun: bool) {
         let noise = self.rng.bits();
         let stalled = self.members[m].stalled.saturating_sub(self.now);
         if stalled > 0 {
             let run = self.members[m].engine.epoch;
-            return self.push(stalled, Ev::StopPoll { m, epoch, run, begun });
+            return self.push(
+                stalled,
+                Ev::StopPoll {
+                    m,
+                    epoch,
+                    run,
+                    stop,
+                    begun,
+                },
+            );
         }
         let member = &mut self.members[m];
         let primary = member.engine.run == Run::Primary;
@@ -175,6 +184,7 @@ impl World {
                     m,
                     epoch,
                     run,
+                    stop,
                     begun: true,
                 },
             );
@@ -187,6 +197,7 @@ impl World {
                     m,
                     epoch,
                     run,
+                    stop,
                     begun: true,
                 },
             );
@@ -196,7 +207,7 @@ impl World {
             dir.clean = true;
         }
         self.engine_down(m, false);
-        self.tell_done(m, epoch, Work::Stop, true);
+        self.stopped(m, epoch, stop);
     }
 
     /// Promotion: what was received ends an ancestor's part of the log, and the new term's begins.

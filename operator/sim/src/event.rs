@@ -93,12 +93,14 @@ pub enum Ev {
         m: usize,
         epoch: u32,
         run: u32,
+        stop: u32,
         begun: bool,
     },
     Killed {
         m: usize,
         epoch: u32,
         run: u32,
+        stop: u32,
     },
     Followed {
         m: usize,

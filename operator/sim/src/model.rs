@@ -133,6 +133,8 @@ pub struct Member {
     pub gate_after: u64,
     /// The same for changes of the upstream.
     pub follow_after: u64,
+    /// Counts what was asked to stop the engine.
+    pub stops: u32,
     /// It has read the record in this process.
     pub fresh: bool,
     /// What was beside the data before the last write, for the bug that does not sync it.
@@ -190,6 +192,7 @@ impl Member {
             told: 0,
             gate_after: 0,
             follow_after: 0,
+            stops: 0,
             fresh: false,
             unsynced: None,
             disk: DiskState::default(),

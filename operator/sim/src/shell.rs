@@ -229,6 +229,8 @@ impl World {
             return self.tell_done(m, epoch, Work::Stop, true);
         }
         self.members[m].engine.doomed = true;
+        self.members[m].stops += 1;
+        let stop = self.members[m].stops;
         match how {
             HowToStop::Clean => {
                 let delay = self.rng.range(5, 50);
@@ -238,6 +240,7 @@ impl World {
                         m,
                         epoch,
                         run,
+                        stop,
                         begun: false,
                     },
                 );
@@ -245,16 +248,21 @@ impl World {
             HowToStop::Fence { kill_after_ms } => {
                 let stalled = self.members[m].stalled > self.now;
                 let delay = if stalled { kill_after_ms } else { self.rng.range(2, 30) };
-                self.push(delay, Ev::Killed { m, epoch, run });
+                self.push(delay, Ev::Killed { m, epoch, run, stop });
             }
         }
     }
 
-    pub(crate) fn killed(&mut self, m: usize, epoch: u32, run: u32) {
+    pub(crate) fn killed(&mut self, m: usize, epoch: u32, run: u32, stop: u32) {
         if self.members[m].engine.epoch == run {
             self.engine_crash(m, false, true);
         }
-        if self.members[m].epoch == epoch {
+        self.stopped(m, epoch, stop);
+    }
+
+    /// A stop that was replaced by a harder one ends with that one's end.
+    pub(crate) fn stopped(&mut self, m: usize, epoch: u32, stop: u32) {
+        if self.members[m].epoch == epoch && self.members[m].stops == stop {
             self.tell_done(m, epoch, Work::Stop, true);
         }
     }

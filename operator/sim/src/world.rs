@@ -225,9 +225,13 @@ impl World {
             // The shell tells of it before it tells that the engine has ended.
             Ev::Followed { m, run, .. } if !self.is_run(m, run) => {}
             Ev::SyncSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::SetSync, false),
-            Ev::StopPoll { m, epoch, run, begun } if self.is_run(m, run) => self.stop_poll(m, epoch, begun),
-            Ev::StopPoll { m, epoch, .. } => self.tell_done(m, epoch, Work::Stop, true),
-            Ev::Killed { m, epoch, run } => self.killed(m, epoch, run),
+            Ev::StopPoll {
+                m, epoch, run, stop, ..
+            } if !self.is_run(m, run) => self.stopped(m, epoch, stop),
+            Ev::StopPoll {
+                m, epoch, stop, begun, ..
+            } => self.stop_poll(m, epoch, stop, begun),
+            Ev::Killed { m, epoch, run, stop } => self.killed(m, epoch, run, stop),
             Ev::Followed {
                 m,
                 epoch,
