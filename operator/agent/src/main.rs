@@ -16,13 +16,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn agent() -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .init();
+    holdfast_telemetry::logs();
     let options = holdfast_agent::Options::from_env()?;
     // One thread: an agent waits far more than it works, and every thread costs memory in every member.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -109,7 +109,7 @@ impl Metrics {
 
     /// The text that Prometheus reads.
     pub fn text(&self, volume_free: Option<u64>) -> String {
-        self.memory.set(resident().unwrap_or(0));
+        self.memory.set(holdfast_telemetry::resident().unwrap_or(0));
         self.volume_free.set(volume_free.unwrap_or(0));
         let mut out = String::new();
         // Writing to a String does not fail.
@@ -126,16 +126,4 @@ impl Default for Metrics {
 
 fn label(kind: &str) -> Kind {
     Kind { kind: kind.to_owned() }
-}
-
-/// Resident memory of this process in bytes.
-pub fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kb = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    kb.trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|k| k * 1024)
 }

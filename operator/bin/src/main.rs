@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Operator(options) => {
-            logs();
+            holdfast_telemetry::logs();
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?
@@ -46,14 +46,4 @@ fn main() -> anyhow::Result<()> {
             .block_on(check::run(options)),
         Command::Crds(options) => crds::run(&options),
     }
-}
-
-fn logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .init();
 }

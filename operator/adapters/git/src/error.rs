@@ -37,24 +37,19 @@ impl From<git2::Error> for GitError {
     }
 }
 
-/// The reason behind a failed exchange with the server.
+/// The reason behind a failed exchange with the server, as libgit2 tells it: over ssh, that is. [`crate::https`] keeps its own.
 pub(crate) fn exchange(e: &git2::Error, host: &str) -> GitError {
-    use git2::{ErrorClass, ErrorCode};
+    use git2::ErrorCode;
     let message = holdfast_core::status::conditions::clip(e.message().to_owned(), 300);
-    GitError::Refused(match (e.code(), e.class()) {
-        (ErrorCode::Auth, _) => Why::AccessDenied {
+    GitError::Refused(match e.code() {
+        ErrorCode::Auth => Why::AccessDenied {
             message: format!("{host} refuses the credentials in the Secret of spec.credentialsRef: {message}"),
         },
-        (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => Why::ServerNotTrusted {
-            message: format!(
-                "{host} cannot be trusted: {message}; if its certificate is from an authority of your own, put that into the Secret of spec.credentialsRef as ca.crt"
-            ),
+        ErrorCode::Certificate => Why::ServerNotTrusted {
+            message: format!("{host} cannot be trusted: {message}"),
         },
-        (ErrorCode::NotFound, ErrorClass::Http | ErrorClass::Net) => Why::AccessDenied {
+        ErrorCode::NotFound => Why::AccessDenied {
             message: format!("{host} has no such repository, or does not show it to these credentials: {message}"),
-        },
-        _ if message.contains("401") || message.contains("403") || message.contains("404") => Why::AccessDenied {
-            message: format!("{host} refuses: {message}; check spec.url and the Secret of spec.credentialsRef"),
         },
         _ => Why::FetchFailed {
             message: format!("{host} cannot be asked: {message}"),

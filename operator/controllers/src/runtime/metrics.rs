@@ -157,7 +157,7 @@ impl Metrics {
 
     /// The text that Prometheus reads (OpenMetrics).
     pub fn text(&self) -> String {
-        self.memory.set(resident().unwrap_or(0));
+        self.memory.set(holdfast_telemetry::resident().unwrap_or(0));
         let mut out = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut out, &self.registry);
@@ -181,18 +181,6 @@ fn of_object(kind: &'static str, namespace: &str, name: &str) -> OfObject {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     }
-}
-
-/// Resident memory of this process in bytes.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kb = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    kb.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }
 
 #[cfg(test)]
