@@ -4,7 +4,7 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-bed test-e2e chaos bench-failover bench-git bench-steady bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
+.PHONY: help demo demo-down test test-fast test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,10 @@ bench-git: image ## What a GitSource with 10,000 objects costs: seconds, and req
 bench-steady: image ## What a replica set costs when nothing happens (agents, requests), and how soon a new one is Ready
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
 	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-steady
+
+bench-scale: image ## What the operator costs with 1,000 sets of three, their members stood in for
+	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
+	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-scale
 
 bench-pgbench: image ## Transactions per second and latency under Holdfast, beside plain PostgreSQL with the same settings
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins

@@ -1,5 +1,7 @@
 //! The house: a bed with Holdfast installed on it by Helm, as a user would.
 
+pub mod cost;
+pub mod crowd;
 pub mod fault;
 pub mod house;
 pub mod patroni;

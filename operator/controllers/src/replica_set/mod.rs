@@ -10,6 +10,7 @@ mod ensure;
 pub mod manifests;
 mod observe;
 mod stores;
+mod views;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,7 +89,7 @@ pub(crate) fn during(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
 pub(crate) struct Context {
     client: Client,
     settings: Settings,
-    stores: Stores,
+    stores: Arc<Stores>,
     applied: Arc<Applied>,
     certificates: certificates::Cache,
     backoffs: Backoffs,

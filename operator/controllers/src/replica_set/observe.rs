@@ -13,42 +13,32 @@ use holdfast_wire::{
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 
 use super::Context;
 use super::commands::CONSUMED;
 use super::manifests::{OWNER_UID, Owner, PodInput, TEMPLATE, template_hash};
-use super::stores::of_set;
+use super::views::{SetKey, View};
 
 /// Assembles the view.
 pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
     let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
+    let key = SetKey {
+        namespace,
+        set: name.clone(),
+    };
     let names = Names(&name);
-    let pods: BTreeMap<MemberName, PodView> = of_set(&ctx.stores.pods, &namespace, &name)
-        .iter()
-        .filter_map(|p| Some((member_of(p.labels())?, pod_view(p))))
-        .collect();
-    let volumes = of_set(&ctx.stores.claims, &namespace, &name)
-        .iter()
-        .filter_map(|c| Some((member_of(c.labels())?, volume_view(c))))
-        .collect();
-    let lease = ctx
-        .stores
-        .leases
-        .get(&ObjectRef::new(&names.lease()).within(&namespace));
-    let record = lease.map(|lease| RecordView {
-        owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
-        record: record_of(&lease),
-    });
-    let wish = ctx.stores.wishes.get(&ObjectRef::new(&names.spec()).within(&namespace));
+    let pods = by_member(ctx.stores.pods.of(&key));
+    let volumes = by_member(ctx.stores.claims.of(&key));
+    let record = ctx.stores.leases.of(&key).remove(&names.lease());
+    let wish = ctx.stores.wishes.of(&key).remove(&names.spec()).unwrap_or_default();
     let resolved_image = resolved(set, &plan, &pods);
     let template = input(ctx, set, &plan, template_hash).unwrap_or_default();
     SetView {
         uid: set.uid().unwrap_or_default(),
         generation: set.metadata.generation.unwrap_or(0),
         deleting: set.metadata.deletion_timestamp.is_some(),
-        command: wish.as_deref().and_then(current_command),
-        consumed_request: wish.as_deref().and_then(|w| w.annotations().get(CONSUMED).cloned()),
+        command: wish.command,
+        consumed_request: wish.consumed,
         name,
         plan,
         resolved_image,
@@ -93,17 +83,46 @@ fn read_record(json: &str) -> Option<Record> {
         .ok()
 }
 
-fn member_of(labels: &BTreeMap<String, String>) -> Option<MemberName> {
-    labels.get(MEMBER_LABEL).cloned().map(MemberName)
+/// Pods and volumes are called as their members are.
+fn by_member<V>(views: BTreeMap<String, V>) -> BTreeMap<MemberName, V> {
+    views.into_iter().map(|(name, view)| (MemberName(name), view)).collect()
 }
 
-/// The request in force in the wish.
-fn current_command(wish: &ConfigMap) -> Option<Command> {
-    let json = wish.data.as_ref()?.get(SPEC_KEY)?;
-    serde_json::from_str::<SetSpec>(json).ok()?.command
+fn is_member<K: ResourceExt>(object: &K) -> bool {
+    object.labels().get(MEMBER_LABEL) == object.meta().name.as_ref()
 }
 
-fn volume_view(claim: &PersistentVolumeClaim) -> VolumeView {
+/// What the wish says of requests by people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WishView {
+    /// The one in force.
+    command: Option<Command>,
+    /// Id of the last one that was taken up.
+    consumed: Option<String>,
+}
+
+/// What decisions read of a wish.
+pub fn wish_view(wish: &ConfigMap) -> Option<WishView> {
+    let json = wish.data.as_ref().and_then(|data| data.get(SPEC_KEY));
+    Some(WishView {
+        command: json.and_then(|json| serde_json::from_str::<SetSpec>(json).ok()?.command),
+        consumed: wish.annotations().get(CONSUMED).cloned(),
+    })
+}
+
+/// What decisions read of a Lease.
+pub fn record_view(lease: &Lease) -> Option<RecordView> {
+    Some(RecordView {
+        owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        record: record_of(lease),
+    })
+}
+
+/// What decisions read of a member's claim.
+pub fn volume_view(claim: &PersistentVolumeClaim) -> Option<VolumeView> {
+    if !is_member(claim) {
+        return None;
+    }
     let requested = claim
         .spec
         .as_ref()
@@ -111,14 +130,18 @@ fn volume_view(claim: &PersistentVolumeClaim) -> VolumeView {
         .and_then(|r| r.requests.as_ref())
         .and_then(|r| r.get("storage"))
         .and_then(|q| quantity_bytes(&q.0));
-    VolumeView {
+    Some(VolumeView {
         owner_uid: claim.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
         deleting: claim.metadata.deletion_timestamp.is_some(),
         requested_bytes: requested.unwrap_or(0),
-    }
+    })
 }
 
-fn pod_view(pod: &Pod) -> PodView {
+/// What decisions read of a member's Pod.
+pub fn pod_view(pod: &Pod) -> Option<PodView> {
+    if !is_member(pod) {
+        return None;
+    }
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.clone().unwrap_or_default();
     let container: Option<ContainerStatus> = status
@@ -129,7 +152,7 @@ fn pod_view(pod: &Pod) -> PodView {
         .cloned();
     let uid = pod.uid().unwrap_or_default();
     let phase = status.phase.as_deref().unwrap_or("");
-    PodView {
+    Some(PodView {
         deleting: pod.metadata.deletion_timestamp.is_some(),
         ended: matches!(phase, "Failed" | "Succeeded"),
         ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
@@ -143,6 +166,26 @@ fn pod_view(pod: &Pod) -> PodView {
             .get(STATUS_ANNOTATION)
             .and_then(|json| seen(json, &uid)),
         uid,
+    })
+}
+
+impl View for VolumeView {}
+impl View for RecordView {}
+impl View for WishView {}
+impl View for PodView {
+    fn quiet(&self, before: &PodView) -> bool {
+        let bare = |view: &PodView| {
+            let mut view = view.clone();
+            if let Some(seen) = &mut view.seen {
+                (seen.position, seen.replayed, seen.lag_bytes) = Default::default();
+                // A percent is news: how full a volume is has a condition of its own.
+                seen.volume = seen
+                    .volume
+                    .map(|(free, all)| (free.saturating_mul(100) / all.max(1), all));
+            }
+            view
+        };
+        bare(self) == bare(before)
     }
 }
 

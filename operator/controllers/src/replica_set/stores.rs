@@ -1,37 +1,42 @@
 //! What the operator watches: its own labelled objects, nothing else of the cluster.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use holdfast_api::HAReplicaSet;
+use holdfast_core::replica_set::{PodView, RecordView, VolumeView};
 use holdfast_wire::{MANAGED_BY, SET_LABEL};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DeserializeGuard;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, reflector, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use super::observe::{self, WishView};
+use super::views::{Place, SetKey, View, Views};
 use crate::runtime::Applied;
 
 type Guarded = DeserializeGuard<HAReplicaSet>;
 
-/// Caches of what decisions need in full. Everything else is watched by metadata only, to notice foreign hands.
+/// What decisions read. Everything else is watched by metadata only, to notice foreign hands.
+#[derive(Default)]
 pub struct Stores {
-    pub pods: Store<Pod>,
-    pub claims: Store<PersistentVolumeClaim>,
-    pub leases: Store<Lease>,
-    pub wishes: Store<ConfigMap>,
+    pub pods: Views<PodView>,
+    pub claims: Views<VolumeView>,
+    pub leases: Views<RecordView>,
+    pub wishes: Views<WishView>,
 }
 
 /// How many wake-ups may wait for the controller; more than that block the watches, which then catch up.
@@ -53,7 +58,7 @@ impl Stores {
         namespace: Option<&str>,
         applied: &Arc<Applied>,
         stop: &CancellationToken,
-    ) -> (Stores, impl Stream<Item = ObjectRef<Guarded>> + use<>) {
+    ) -> (Arc<Stores>, impl Stream<Item = ObjectRef<Guarded>> + use<>) {
         let (triggers, receiver) = mpsc::channel(TRIGGERS);
         let watch = Watch {
             client,
@@ -62,12 +67,11 @@ impl Stores {
             stop,
             triggers,
         };
-        let stores = Stores {
-            pods: watch.full(),
-            claims: watch.full(),
-            leases: watch.full(),
-            wishes: watch.full(),
-        };
+        let stores = Arc::new(Stores::default());
+        watch.views(&stores, |stores| &stores.pods, observe::pod_view);
+        watch.views(&stores, |stores| &stores.claims, observe::volume_view);
+        watch.views(&stores, |stores| &stores.leases, observe::record_view);
+        watch.views(&stores, |stores| &stores.wishes, observe::wish_view);
         watch.meta::<Service>();
         watch.meta::<Secret>();
         watch.meta::<ServiceAccount>();
@@ -76,10 +80,10 @@ impl Stores {
         watch.meta::<PodDisruptionBudget>();
         watch.meta::<EndpointSlice>();
         let ready = async {
-            let _ = stores.pods.wait_until_ready().await;
-            let _ = stores.claims.wait_until_ready().await;
-            let _ = stores.leases.wait_until_ready().await;
-            let _ = stores.wishes.wait_until_ready().await;
+            stores.pods.complete().await;
+            stores.claims.complete().await;
+            stores.leases.complete().await;
+            stores.wishes.complete().await;
         };
         tokio::select! {
             () = ready => {}
@@ -104,24 +108,45 @@ impl Watch<'_> {
         }
     }
 
-    /// A cache of whole objects.
-    fn full<K>(&self) -> Store<K>
+    /// Keeps what decisions read of a kind's objects, and wakes their sets for news.
+    fn views<K, V>(&self, stores: &Arc<Stores>, of: fn(&Stores) -> &Views<V>, view: fn(&K) -> Option<V>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + DeserializeOwned
             + Clone
             + Debug
             + Send
-            + Sync
             + 'static,
+        V: View,
     {
-        let (reader, writer) = reflector::store::<K>();
-        let stream = watcher(self.api::<K>(), ours())
-            .default_backoff()
-            .modify(|o| o.managed_fields_mut().clear())
-            .reflect(writer);
-        self.spawn(stream);
-        reader
+        let stores = Arc::clone(stores);
+        let mut listing: Option<HashSet<Place>> = None;
+        let stream = watcher(self.api::<K>(), ours()).default_backoff();
+        self.spawn(stream, move |event, foreign| {
+            let views = of(&stores);
+            match event {
+                watcher::Event::Init => listing = Some(HashSet::new()),
+                watcher::Event::InitDone => return views.listed(&listing.take().unwrap_or_default()),
+                watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                    let Some((place, view)) = place(object).zip(view(object)) else {
+                        return Vec::new();
+                    };
+                    if let Some(named) = &mut listing {
+                        named.insert(place.clone());
+                    }
+                    if views.put(&place, view, Instant::now()) || foreign {
+                        return vec![place.of];
+                    }
+                }
+                watcher::Event::Delete(object) => {
+                    let Some(place) = place(object) else { return Vec::new() };
+                    if views.remove(&place) || foreign {
+                        return vec![place.of];
+                    }
+                }
+            }
+            Vec::new()
+        });
     }
 
     /// Metadata only, not kept.
@@ -133,35 +158,25 @@ impl Watch<'_> {
             Some(ns) => Api::namespaced(self.client.clone(), ns),
             None => Api::all(self.client.clone()),
         };
-        self.spawn_meta(K::kind(&()).into_owned(), watcher(api, ours()).default_backoff());
+        self.spawn(watcher(api, ours()).default_backoff(), |event, foreign| {
+            let object = match event {
+                watcher::Event::Apply(o) | watcher::Event::InitApply(o) | watcher::Event::Delete(o) if foreign => o,
+                _ => return Vec::new(),
+            };
+            place(object).map(|place| place.of).into_iter().collect()
+        });
     }
 
-    fn spawn<K>(&self, stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static)
-    where
-        K: Resource<DynamicType = ()> + Send + 'static,
-    {
-        self.spawn_as(K::kind(&()).into_owned(), false, stream);
-    }
-
-    fn spawn_meta<K>(
+    /// Follows a watch. `news` gives the sets to wake for an event; it is told whether what was applied may not be in force.
+    fn spawn<K>(
         &self,
-        kind: String,
         stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-    ) where
-        K: Resource<DynamicType = ()> + Send + 'static,
-    {
-        self.spawn_as(kind, true, stream);
-    }
-
-    fn spawn_as<K>(
-        &self,
-        kind: String,
-        only_foreign: bool,
-        stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+        mut news: impl FnMut(&watcher::Event<K>, bool) -> Vec<SetKey> + Send + 'static,
     ) where
         K: Resource<DynamicType = ()> + Send + 'static,
     {
         let (applied, triggers, stop) = (self.applied.clone(), self.triggers.clone(), self.stop.clone());
+        let kind = K::kind(&()).into_owned();
         tokio::spawn(async move {
             let mut stream = Box::pin(stream.map_err(|error| tracing::warn!(%error, "watch")));
             loop {
@@ -169,43 +184,33 @@ impl Watch<'_> {
                     () = stop.cancelled() => return,
                     event = stream.next() => event,
                 };
-                let (object, deleted) = match event {
+                let event = match event {
                     None => return,
-                    Some(Ok(watcher::Event::Apply(o) | watcher::Event::InitApply(o))) => (o, false),
-                    Some(Ok(watcher::Event::Delete(o))) => (o, true),
-                    Some(_) => continue,
+                    Some(Err(())) => continue,
+                    Some(Ok(event)) => event,
                 };
-                let foreign = applied.seen(&kind, &object, deleted);
-                if only_foreign && !foreign {
-                    continue;
-                }
-                if let Some(set) = set_of(&object)
-                    && triggers.send(set).await.is_err()
-                {
-                    return;
+                let foreign = match &event {
+                    watcher::Event::Apply(o) | watcher::Event::InitApply(o) => applied.seen(&kind, o, false),
+                    watcher::Event::Delete(o) => applied.seen(&kind, o, true),
+                    watcher::Event::Init | watcher::Event::InitDone => false,
+                };
+                for SetKey { namespace, set } in news(&event, foreign) {
+                    if triggers.send(ObjectRef::new(&set).within(&namespace)).await.is_err() {
+                        return;
+                    }
                 }
             }
         });
     }
 }
 
-fn set_of<K: Resource>(object: &K) -> Option<ObjectRef<Guarded>> {
-    let name = object.meta().labels.as_ref()?.get(SET_LABEL)?;
-    let namespace = object.meta().namespace.as_ref()?;
-    Some(ObjectRef::new(name).within(namespace))
-}
-
-/// The objects of one set in a cache.
-pub fn of_set<K>(store: &Store<K>, namespace: &str, set: &str) -> Vec<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-{
-    store.state_filter(|o| {
-        o.meta().namespace.as_deref() == Some(namespace)
-            && o.meta()
-                .labels
-                .as_ref()
-                .and_then(|l| l.get(SET_LABEL))
-                .is_some_and(|s| s == set)
+fn place<K: Resource>(object: &K) -> Option<Place> {
+    let meta = object.meta();
+    Some(Place {
+        of: SetKey {
+            namespace: meta.namespace.clone()?,
+            set: meta.labels.as_ref()?.get(SET_LABEL)?.clone(),
+        },
+        name: meta.name.clone()?,
     })
 }

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
 use holdfast_bed::bed::Owner;
+use holdfast_e2e::cost::{Process, processes};
 use holdfast_e2e::house::{SYSTEM, say};
 use holdfast_e2e::writers::Writers;
 use holdfast_e2e::{House, Set, System};
@@ -18,8 +19,6 @@ use serde_json::{Value, json};
 const NAMESPACE: &str = "steady";
 /// Clients under load, as in the fault runs.
 const CLIENTS: u32 = 8;
-/// `USER_HZ`: the unit of processor time in /proc, fixed by the kernel's interface.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Parser)]
 #[command(about = "What a replica set costs when nothing happens, and how soon a new one is there.")]
@@ -115,56 +114,6 @@ fn watch(house: &House, seconds: u64) -> Result<Value> {
             .map(|(what, count)| (what, count as f64 * minute))
             .collect::<BTreeMap<_, _>>(),
     }))
-}
-
-/// One of ours on this machine.
-struct Process {
-    agent: bool,
-    /// Processor time so far (s).
-    cpu: f64,
-    rss: u64,
-    anonymous: u64,
-}
-
-fn processes() -> Result<BTreeMap<u32, Process>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
-            continue;
-        };
-        // It may end while it is looked at.
-        let Ok(command) = fs::read(entry.path().join("cmdline")) else {
-            continue;
-        };
-        let mut words = command.split(|b| *b == 0).map(String::from_utf8_lossy);
-        let agent = match (words.next().as_deref(), words.next().as_deref()) {
-            (Some("/holdfast/bin/holdfast-agent"), _) => true,
-            (Some("/bin/holdfast"), Some("operator")) => false,
-            _ => continue,
-        };
-        if let Ok(process) = read_process(&entry.path(), agent) {
-            found.insert(pid, process);
-        }
-    }
-    Ok(found)
-}
-
-fn read_process(path: &std::path::Path, agent: bool) -> Result<Process> {
-    let stat = fs::read_to_string(path.join("stat"))?;
-    // The second field is the program's name in brackets, and may hold anything.
-    let (_, rest) = stat.rsplit_once(')').context("stat")?;
-    let ticks = |n: usize| -> Result<f64> { Ok(rest.split_whitespace().nth(n).context("stat")?.parse()?) };
-    let memory = fs::read_to_string(path.join("smaps_rollup"))?;
-    let kib = |name: &str| -> Result<u64> {
-        let line = memory.lines().find_map(|l| l.strip_prefix(name)).context("smaps")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
-    };
-    Ok(Process {
-        agent,
-        cpu: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
-        rss: kib("Rss:")?,
-        anonymous: kib("Anonymous:")?,
-    })
 }
 
 /// Ended requests of the operator and of members, leases included, watches not.

@@ -1,0 +1,63 @@
+//! What Holdfast's processes cost, from the machine's own /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// `USER_HZ`: the unit of processor time in /proc, fixed by the kernel's interface.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// One of ours on this machine.
+pub struct Process {
+    /// An agent; else an operator.
+    pub agent: bool,
+    /// Processor time so far (s).
+    pub cpu: f64,
+    /// Resident (KiB).
+    pub rss: u64,
+    /// Of that, its own (KiB): the rest are pages of its program, which others may share.
+    pub anonymous: u64,
+}
+
+/// Agents and operators that run on this machine, by process id.
+pub fn processes() -> Result<BTreeMap<u32, Process>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may end while it is looked at.
+        let Ok(command) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let mut words = command.split(|b| *b == 0).map(String::from_utf8_lossy);
+        let agent = match (words.next().as_deref(), words.next().as_deref()) {
+            (Some("/holdfast/bin/holdfast-agent"), _) => true,
+            (Some("/bin/holdfast"), Some("operator")) => false,
+            _ => continue,
+        };
+        if let Ok(process) = read_process(&entry.path(), agent) {
+            found.insert(pid, process);
+        }
+    }
+    Ok(found)
+}
+
+fn read_process(path: &std::path::Path, agent: bool) -> Result<Process> {
+    let stat = fs::read_to_string(path.join("stat"))?;
+    // The second field is the program's name in brackets, and may hold anything.
+    let (_, rest) = stat.rsplit_once(')').context("stat")?;
+    let ticks = |n: usize| -> Result<f64> { Ok(rest.split_whitespace().nth(n).context("stat")?.parse()?) };
+    let memory = fs::read_to_string(path.join("smaps_rollup"))?;
+    let kib = |name: &str| -> Result<u64> {
+        let line = memory.lines().find_map(|l| l.strip_prefix(name)).context("smaps")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    Ok(Process {
+        agent,
+        cpu: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
+        rss: kib("Rss:")?,
+        anonymous: kib("Anonymous:")?,
+    })
+}
