@@ -82,7 +82,9 @@ impl Instance {
         );
         let dir = self.disk.dir.as_ref().filter(|_| self.whole());
         let address = self.my_spec().and_then(|m| m.address.as_ref());
-        last.dir.as_ref() != dir
+        // A leader counts a standby from when it hears what that follows: not half a second later.
+        last.following != self.follows()
+            || last.dir.as_ref() != dir
             || last.address.as_ref() != address
             || last.history != self.history()
             || said
@@ -107,6 +109,11 @@ impl Instance {
         }
     }
 
+    /// The term whose log it takes, as written down.
+    fn follows(&self) -> Option<Term> {
+        self.disk.following.filter(|_| self.disk.sealed.is_none())
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         let history = self.history().to_vec();
         Heartbeat {
@@ -114,7 +121,7 @@ impl Instance {
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
             gone: self.testimony().map(|testimony| testimony.dir),
-            following: self.disk.following.filter(|_| self.disk.sealed.is_none()),
+            following: self.follows(),
             position: self.position(),
             replayed: self.replayed(),
             healthy: self.healthy(),

@@ -100,6 +100,9 @@ impl Instance {
                 disk.led = Some(term);
             });
         }
+        if self.hopes_for_seals(record) {
+            return;
+        }
         let rule = self.first_rule();
         self.served.sync = None;
         self.busy = Some(Work::Promote);
@@ -108,6 +111,20 @@ impl Instance {
             sync: self.setting(&rule),
         });
         self.served.first = Some((record.term, rule));
+    }
+
+    /// Whether the seal of a standby that the rule names, and that is heard, may still come in time for the first rule.
+    fn hopes_for_seals(&self, record: &Record) -> bool {
+        let mut members = self.spec.iter().flat_map(|s| &s.members);
+        let late = members.any(|m| {
+            let last = self.peers.of.get(&m.name).map(|peer| &peer.last);
+            let named = last
+                .and_then(|last| last.dir.as_ref())
+                .is_some_and(|dir| record.rule.standbys.contains(dir));
+            let wanted = m.name != self.me && !m.leaving && !m.fenced;
+            wanted && named && self.live(&m.name) && !self.takes_our_log(&m.name)
+        });
+        late && self.now.since(self.watch_since) < self.timings.hope
     }
 
     /// The rule that this member hopes to begin its term with: everybody heard lately will follow. It is set before the

@@ -40,6 +40,9 @@ pub struct Timings {
     pub kill_after: u64,
     /// While a member is not connected, its slot is asked for again this often.
     pub reslot: u64,
+    /// A candidate whose proof is complete waits this long for the seals of the other standbys of the rule before it promotes, so that
+    /// its first rule names them. They seal at the same time as it does; a rule without them costs a change, which takes longer.
+    pub hope: u64,
     /// `Preferred`: a new leader waits this long for standbys before it serves with fewer.
     pub gather: u64,
     /// First pause of the heal ladder; doubles up to `backoff_max`.
@@ -72,6 +75,7 @@ impl Default for Timings {
             thaw: 2_000,
             kill_after: 1_000,
             reslot: 2_000,
+            hope: 150,
             gather: 3_000,
             backoff: 500,
             backoff_max: 30_000,
