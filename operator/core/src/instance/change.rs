@@ -84,8 +84,8 @@ impl Instance {
             Stage::Set if self.in_force(&change.to) => self.end_old(&change, seen),
             Stage::Set => self.set_sync(self.setting(&change.to)),
             Stage::End => {}
-            // the point must be from after the change: what was said before it is too old
-            Stage::Point if self.stale => {}
+            // The point must be from after the change, and after a gate that closes: what was said before is too old.
+            Stage::Point if self.stale || !self.served.gating.is_empty() => {}
             Stage::Point => self.stage(Stage::Flush(seen.flushed.max(seen.inserted))),
             Stage::Flush(point) => self.narrow(record, seen, &change.to, point),
         }
@@ -105,6 +105,16 @@ impl Instance {
     fn stage(&mut self, stage: Stage) {
         if let Some(change) = &mut self.change {
             change.stage = stage;
+        }
+    }
+
+    /// The gate closes: commits that waited under the setting to be become visible without its quorum, past any point taken before.
+    pub(super) fn retake_point(&mut self) {
+        if let Some(Change { stage, .. }) = &mut self.change
+            && matches!(stage, Stage::Flush(_))
+            && !self.mutation.is(Mutant::KeepsPoint)
+        {
+            *stage = Stage::Point;
         }
     }
 

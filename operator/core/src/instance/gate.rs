@@ -83,6 +83,7 @@ impl Instance {
             }
             self.served.gating.push_back(false);
             self.out.push(Effect::Gate { open: false });
+            self.retake_point();
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Mutant {
     TrustsUnsettledRecord,
     /// A gate that was closed opens again without waiting for what became visible meanwhile.
     ReopensAtOnce,
+    /// A rule change keeps the point that it took before the gate was closed.
+    KeepsPoint,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
     /// The first member runs initdb again when its volume is empty.
@@ -74,7 +76,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 33] = [
+    pub const ALL: [Mutant; 34] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -101,6 +103,7 @@ impl Mutant {
         Mutant::UnknownIsWritten,
         Mutant::TrustsUnsettledRecord,
         Mutant::ReopensAtOnce,
+        Mutant::KeepsPoint,
         Mutant::RewindsWhilePromoting,
         Mutant::SecondInitdb,
         Mutant::ReadsCache,
