@@ -101,6 +101,9 @@ impl Instance {
     /// A directory just cloned or rewound is half until its engine has become consistent.
     fn settle_fresh(&mut self, record: &Record) {
         self.role = Role::Preparing;
+        if self.writes_made() {
+            return;
+        }
         match &*self.engine {
             Engine::Down { .. } if self.heal.rung() != Rung::Restart => self.heal.fresh = None,
             Engine::Down { .. } => {
@@ -110,6 +113,16 @@ impl Instance {
             Engine::Standby(_) => self.persist(|disk| disk.half = false),
             _ => {}
         }
+    }
+
+    /// Writes down once more what a fresh directory is, if that failed when it was made. Not after a seal for a later term.
+    pub(super) fn writes_made(&mut self) -> bool {
+        let unwritten = |term: &Term| self.disk.following != Some(*term) && self.disk.term <= *term;
+        let Some(term) = self.heal.fresh.filter(unwritten) else {
+            return false;
+        };
+        self.write_made(term, false);
+        true
     }
 
     /// Whether a fresh directory has become consistent, whoever leads now.
@@ -213,6 +226,7 @@ impl Instance {
         self.wait(Why::Rewinding {
             to: record.leader.clone(),
         });
+        self.heal.fresh = None;
         if !self.disk.half {
             let (term, testimony) = (record.term, self.last_words());
             return self.persist(|disk| {
@@ -310,11 +324,15 @@ impl Instance {
         let initdb = work == Work::Initdb;
         // another directory than the one that failed
         self.heal.crashes = 0;
+        self.heal.fresh = (!initdb).then_some(term);
+        self.write_made(term, initdb);
+    }
+
+    fn write_made(&mut self, term: Term, initdb: bool) {
         let mut dir = self.disk.dir.clone();
         if self.mutation.is(Mutant::IdentityIsPod) {
             dir = Some(super::super::failover::DirId(self.me.0.clone()));
         }
-        self.heal.fresh = (!initdb).then_some(term);
         self.persist(|disk| {
             disk.dir = dir;
             disk.term = disk.term.max(term);

@@ -32,6 +32,9 @@ impl Instance {
             return;
         }
         if self.disk.half && self.fresh_is_consistent() {
+            if self.writes_made() {
+                return;
+            }
             return self.persist(|disk| disk.half = false);
         }
         if !self.whole() {
