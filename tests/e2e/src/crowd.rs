@@ -1,9 +1,9 @@
 //! A crowd of replica sets whose members are stood in for: their Pods have no node and no engine, and one process writes to the API
 //! server what their agents would. For what the operator costs with very many sets; it says nothing of databases.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use holdfast_wire::{
     MEMBER_LABEL, MemberState, MemberStatus, Names, RECORD_ANNOTATION, SET_LABEL, STATUS_ANNOTATION, WIRE_VERSION,
 };
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -92,6 +92,7 @@ impl Crowd {
 
     /// Stands in for the agents of Pods as they come; counts into `known` those that have spoken. Runs until dropped.
     pub async fn stand_in(&self, known: Arc<AtomicUsize>) -> Result<()> {
+        let met = &Mutex::new(HashSet::new());
         let pods: Api<Pod> = Api::all(self.client.clone());
         watcher(pods, watcher::Config::default().labels(SET_LABEL))
             .default_backoff()
@@ -100,8 +101,8 @@ impl Crowd {
             .try_for_each_concurrent(AT_ONCE, |pod| {
                 let known = Arc::clone(&known);
                 async move {
-                    let new = !pod.annotations().contains_key(STATUS_ANNOTATION);
-                    if new && pod.metadata.deletion_timestamp.is_none() {
+                    let first = met.lock().is_ok_and(|mut met| met.insert(pod.uid()));
+                    if first && pod.metadata.deletion_timestamp.is_none() {
                         self.speak(&pod).await?;
                         known.fetch_add(1, Ordering::Relaxed);
                     }
@@ -193,6 +194,28 @@ impl Crowd {
         Ok(())
     }
 
+    /// Changes the first set's wish and waits until an operator has written it down for the members.
+    pub async fn change(&self) -> Result<Duration> {
+        let (namespace, set) = self.names().next().context("a set")?;
+        let begun = Instant::now();
+        let wanted = "7MB";
+        let sets: Api<HAReplicaSet> = Api::namespaced(self.client.clone(), &namespace);
+        let patch = json!({"spec": {"engine": {"postgresql": {"parameters": {"work_mem": wanted}}}}});
+        sets.patch(&set, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let wishes: Api<ConfigMap> = Api::namespaced(self.client.clone(), &namespace);
+        loop {
+            let wish = wishes.get(&Names(&set).spec()).await?;
+            if wish.data.iter().flatten().any(|(_, text)| text.contains(wanted)) {
+                return Ok(begun.elapsed());
+            }
+            anyhow::ensure!(
+                begun.elapsed() < Duration::from_secs(300),
+                "no operator has taken a change up for 5 minutes"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// How many sets are Ready.
     pub async fn ready(&self) -> Result<usize> {
         let api: Api<HAReplicaSet> = Api::all(self.client.clone());
@@ -207,37 +230,39 @@ impl Crowd {
     /// Does for so long what the agents of idle sets do: each leader renews its record, each member writes its status. Gives how many
     /// requests that were.
     pub async fn idle(&self, length: Duration) -> Result<usize> {
-        let begun = Instant::now();
         let sets: Vec<(String, String)> = self.names().collect();
-        let done = AtomicUsize::new(0);
-        let pace = |all: usize, every: Duration| every.div_f64(all.max(1) as f64);
-        let renewing = async {
-            for (n, (namespace, set)) in sets.iter().cycle().enumerate() {
-                if begun.elapsed() >= length {
-                    break;
-                }
-                tokio::time::sleep_until(begun + pace(sets.len(), RENEW) * u32::try_from(n)?).await;
-                self.renew(namespace, set, json!({})).await?;
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        };
-        let reporting = async {
-            let members = sets.iter().flat_map(|set| (1..=3).map(move |n| (set, n)));
-            for (n, ((namespace, set), member)) in members.cycle().enumerate() {
-                if begun.elapsed() >= length {
-                    break;
-                }
-                tokio::time::sleep_until(begun + pace(sets.len() * 3, STATUS) * u32::try_from(n)?).await;
+        let members: Vec<(&(String, String), u16)> =
+            sets.iter().flat_map(|set| (1..=3).map(move |n| (set, n))).collect();
+        let renewing = paced(&sets, RENEW, length, async |(namespace, set): &(String, String)| {
+            self.renew(namespace, set, json!({})).await
+        });
+        let reporting = paced(
+            &members,
+            STATUS,
+            length,
+            async |((namespace, set), member): &(&(String, String), u16)| {
                 let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-                let name = Names(set).member(member);
+                let name = Names(set).member(*member);
                 let uid = api.get_metadata(&name).await?.uid().unwrap_or_default();
-                self.report(&api, &name, &uid, member == 1).await?;
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        };
-        tokio::try_join!(renewing, reporting)?;
-        Ok(done.into_inner())
+                self.report(&api, &name, &uid, *member == 1).await
+            },
+        );
+        let (renewed, reported) = tokio::try_join!(renewing, reporting)?;
+        Ok(renewed + reported)
     }
+}
+
+/// Does `work` for each of `all` once in `every`, evenly spread, over and over for `length`. Gives how often.
+async fn paced<T>(all: &[T], every: Duration, length: Duration, work: impl AsyncFn(&T) -> Result<()>) -> Result<usize> {
+    let (begun, pause) = (Instant::now(), every.div_f64(all.len().max(1) as f64));
+    let count = length.div_duration_f64(pause) as u32;
+    let (all, work) = (&all, &work);
+    stream::iter((0..count).zip(all.iter().cycle()))
+        .map(|(n, one)| async move {
+            tokio::time::sleep_until(begun + pause * n).await;
+            work(one).await
+        })
+        .buffered(AT_ONCE)
+        .try_fold(0, |done, ()| async move { Ok(done + 1) })
+        .await
 }

@@ -120,7 +120,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Arc<Metrics>, stop
         certificates: certificates::Cache::default(),
         backoffs: Backoffs::default(),
     });
-    Controller::new(api, watcher::Config::default())
+    Controller::new(api, watcher::Config::default().page_size(stores::PAGE))
         .with_config(Config::default().concurrency(32).debounce(Duration::from_millis(50)))
         .reconcile_on(triggers)
         .graceful_shutdown_on(stop.cancelled_owned())

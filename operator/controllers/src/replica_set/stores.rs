@@ -93,8 +93,14 @@ impl Stores {
     }
 }
 
+/// Objects in one page of a list. A page is in memory whole, as text and parsed: pages of the default's 500 Pods would be the most
+/// that the operator ever needs.
+pub const PAGE: u32 = 100;
+
 fn ours() -> watcher::Config {
-    watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY},{SET_LABEL}"))
+    watcher::Config::default()
+        .page_size(PAGE)
+        .labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY},{SET_LABEL}"))
 }
 
 impl Watch<'_> {

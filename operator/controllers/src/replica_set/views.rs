@@ -67,13 +67,15 @@ impl<V: View> Views<V> {
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
-    /// Takes a view in. Whether it is news.
+    /// Takes a view in. Whether it is news. Nothing is before the first list is complete: the controller begins after that, with a look at
+    /// every set, and wake-ups that nobody takes would block the list.
     pub(super) fn put(&self, place: &Place, view: V, now: Instant) -> bool {
+        let begun = *self.ready.borrow();
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let set = held.entry(place.of.clone()).or_default();
         let Some(old) = set.get_mut(&place.name) else {
             set.insert(place.name.clone(), Held { view, told: now });
-            return true;
+            return begun;
         };
         if old.view == view {
             return false;
@@ -83,7 +85,7 @@ impl<V: View> Views<V> {
         if !quiet {
             old.told = now;
         }
-        !quiet
+        begun && !quiet
     }
 
     /// An object is gone. Whether it was there.
@@ -149,6 +151,7 @@ mod tests {
     fn only_news_wake_and_positions_only_now_and_then() {
         let (views, at) = (Views::default(), place("db", "db-1"));
         let start = Instant::now();
+        views.listed(&HashSet::new());
         assert!(views.put(&at, Seen("Serving", 1), start), "new");
         assert!(!views.put(&at, Seen("Serving", 1), start), "the same");
         assert!(!views.put(&at, Seen("Serving", 2), start), "a position alone");
@@ -169,6 +172,16 @@ mod tests {
         assert!(views.remove(&at));
         assert!(!views.remove(&at), "gone already");
         assert!(views.of(&at.of).is_empty());
+    }
+
+    /// More objects than wake-ups may wait must not hold up an operator that starts.
+    #[test]
+    fn the_first_list_wakes_nobody() {
+        let (views, at) = (Views::default(), place("db", "db-1"));
+        assert!(!views.put(&at, Seen("Serving", 1), Instant::now()));
+        assert!(!views.put(&at, Seen("Stopped", 1), Instant::now()));
+        assert!(views.listed(&HashSet::from([at.clone()])).is_empty());
+        assert!(views.put(&at, Seen("Serving", 1), Instant::now()));
     }
 
     #[tokio::test]

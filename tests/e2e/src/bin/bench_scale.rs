@@ -82,10 +82,16 @@ async fn run(cli: &Cli, house: &House) -> Result<Value> {
     say("a new operator takes over");
     house.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment"])?;
     house.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=300s"])?;
+    let changed = crowd.change().await?;
+    say(&format!(
+        "it has taken up a change after {:.1} s",
+        changed.as_secs_f64()
+    ));
     crowd.idle(Duration::from_secs(60)).await?;
     let after = watch(&crowd, cli.seconds).await?;
     Ok(json!({
-        "sets": cli.sets, "members": cli.sets * 3, "secondsToAllReady": made.as_secs_f64(), "idle": idle, "idleAfterRestart": after,
+        "sets": cli.sets, "members": cli.sets * 3, "secondsToAllReady": made.as_secs_f64(), "idle": idle,
+        "secondsToChangeAfterRestart": changed.as_secs_f64(), "idleAfterRestart": after,
     }))
 }
 
