@@ -19,8 +19,6 @@ use crate::peers::Peers;
 const GATHER: Duration = Duration::from_millis(200);
 /// Positions alone are no news.
 const POSITIONS_EVERY: Duration = Duration::from_secs(10);
-/// A member to which nothing happens says so this often.
-const NOTHING_EVERY: Duration = Duration::from_secs(60);
 
 /// Writes the status for as long as the agent runs.
 pub struct Reporter {
@@ -48,7 +46,7 @@ impl Reporter {
             let status = self.status();
             let due = written
                 .as_ref()
-                .is_none_or(|(old, at)| at.elapsed() >= patience(old, &status));
+                .is_none_or(|(old, at)| news(old, &status) || at.elapsed() >= POSITIONS_EVERY);
             if !due {
                 tokio::select! {
                     changed = self.view.changed() => if changed.is_err() { return },
@@ -96,26 +94,17 @@ impl Reporter {
     }
 }
 
-/// How long what has changed since `old` may wait.
-fn patience(old: &MemberStatus, new: &MemberStatus) -> Duration {
-    let timeless = |s: &MemberStatus| MemberStatus {
-        at: String::new(),
-        ..s.clone()
-    };
+/// Whether anything but the time and positions differs.
+fn news(old: &MemberStatus, new: &MemberStatus) -> bool {
     let bare = |s: &MemberStatus| MemberStatus {
+        at: String::new(),
         position: Default::default(),
         replayed: Default::default(),
         lag_bytes: None,
         volume_free_bytes: None,
-        ..timeless(s)
+        ..s.clone()
     };
-    if bare(old) != bare(new) {
-        Duration::ZERO
-    } else if timeless(old) != timeless(new) {
-        POSITIONS_EVERY
-    } else {
-        NOTHING_EVERY
-    }
+    bare(old) != bare(new)
 }
 
 fn state(state: State) -> MemberState {

@@ -225,12 +225,12 @@ impl World {
 
     fn engine_stop(&mut self, m: usize, epoch: u32, how: HowToStop) {
         let run = self.members[m].engine.epoch;
+        self.members[m].stops += 1;
+        let stop = self.members[m].stops;
         if self.members[m].engine.run == Run::Down {
             return self.tell_done(m, epoch, Work::Stop, true);
         }
         self.members[m].engine.doomed = true;
-        self.members[m].stops += 1;
-        let stop = self.members[m].stops;
         match how {
             HowToStop::Clean => {
                 let delay = self.rng.range(5, 50);

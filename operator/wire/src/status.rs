@@ -31,8 +31,8 @@ pub enum MemberState {
     Failed,
 }
 
-/// The agent's own view, written to its Pod's annotation when anything but positions changes, every 10 s while they move, and
-/// every minute otherwise. Observed, never assumed.
+/// The agent's own view, written to its Pod's annotation when anything but positions changes, and at most every 10 s
+/// otherwise. Observed, never assumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberStatus {

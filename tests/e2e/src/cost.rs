@@ -16,7 +16,9 @@ pub struct Process {
     pub cpu: f64,
     /// Resident (KiB).
     pub rss: u64,
-    /// Of that, its own (KiB): the rest are pages of its program, which others may share.
+    /// The most that has been resident so far (KiB).
+    pub peak: u64,
+    /// Of what is resident, its own (KiB): the rest are pages of its program, which others may share.
     pub anonymous: u64,
 }
 
@@ -58,6 +60,14 @@ fn read_process(path: &std::path::Path, agent: bool) -> Result<Process> {
         agent,
         cpu: (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND,
         rss: kib("Rss:")?,
+        peak: {
+            let status = fs::read_to_string(path.join("status"))?;
+            let line = status
+                .lines()
+                .find_map(|l| l.strip_prefix("VmHWM:"))
+                .context("status")?;
+            line.trim().trim_end_matches(" kB").parse()?
+        },
         anonymous: kib("Anonymous:")?,
     })
 }

@@ -102,6 +102,9 @@ const KIND: &str = "HAReplicaSet";
 /// Even when no event comes, every set is looked at this often: a missed event must not mean silence.
 const RESYNC: Duration = Duration::from_secs(600);
 
+/// What is not as wanted is looked at again this often: what stands in the way may be no object of ours, whose going nobody tells.
+const UNSETTLED: Duration = Duration::from_secs(30);
+
 /// Runs the controller until `stop`.
 pub async fn run(client: Client, settings: Settings, metrics: Arc<Metrics>, stop: CancellationToken) {
     let applied = Arc::new(Applied::default());
@@ -208,7 +211,8 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
     let decision = decide(&view);
     let blocked = matches!(decision.why(), Why::Deleting)
         || (matches!(decision.why(), Why::VolumesExist { .. }) && decision.steps().is_empty());
-    let mut next = RESYNC;
+    let as_wanted = matches!(decision, Decision::Stay(Why::AsWanted));
+    let mut next = if as_wanted { RESYNC } else { UNSETTLED };
     let mut ca_expires = old.ca_expires.clone();
     if !blocked {
         let kept = ensure::ensure(ctx, set, &view, &decision, now).await?;
@@ -216,7 +220,7 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
         next = next.min(until(now, kept.renew_at));
         act::act(ctx, set, &view, &decision).await?;
     }
-    if !matches!(decision, Decision::Stay(Why::AsWanted)) {
+    if !as_wanted {
         tracing::info!(set = %key(set.meta()), reason = decision.why().reason(), "{}", decision.why());
     }
     ctx.teller

@@ -134,8 +134,11 @@ impl Watch<'_> {
                 watcher::Event::Init => listing = Some(HashSet::new()),
                 watcher::Event::InitDone => return views.listed(&listing.take().unwrap_or_default()),
                 watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                    let Some((place, view)) = place(object).zip(view(object)) else {
-                        return Vec::new();
+                    let Some(place) = place(object) else { return Vec::new() };
+                    let Some(view) = view(object) else {
+                        // Not, or no longer, what a decision reads.
+                        let woken = views.remove(&place) || foreign;
+                        return woken.then_some(place.of).into_iter().collect();
                     };
                     if let Some(named) = &mut listing {
                         named.insert(place.clone());
@@ -198,7 +201,12 @@ impl Watch<'_> {
                 let foreign = match &event {
                     watcher::Event::Apply(o) | watcher::Event::InitApply(o) => applied.seen(&kind, o, false),
                     watcher::Event::Delete(o) => applied.seen(&kind, o, true),
-                    watcher::Event::Init | watcher::Event::InitDone => false,
+                    // What was deleted before a new list is named by no event: all that was applied is applied once more.
+                    watcher::Event::Init => {
+                        applied.forget(&kind);
+                        false
+                    }
+                    watcher::Event::InitDone => false,
                 };
                 for SetKey { namespace, set } in news(&event, foreign) {
                     if triggers.send(ObjectRef::new(&set).within(&namespace)).await.is_err() {

@@ -32,15 +32,16 @@ pub trait View: Clone + PartialEq + Send + Sync + 'static {
     }
 }
 
+/// A set's.
 struct Held<V> {
-    view: V,
-    /// When somebody was last woken for it.
+    views: BTreeMap<String, V>,
+    /// When somebody was last woken for them.
     told: Instant,
 }
 
 /// The views of one kind.
 pub struct Views<V> {
-    held: RwLock<HashMap<SetKey, BTreeMap<String, Held<V>>>>,
+    held: RwLock<HashMap<SetKey, Held<V>>>,
     ready: watch::Sender<bool>,
 }
 
@@ -57,8 +58,7 @@ impl<V: View> Views<V> {
     /// Those of one set, by the objects' names.
     pub fn of(&self, key: &SetKey) -> BTreeMap<String, V> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let views = held.get(key).into_iter().flatten();
-        views.map(|(name, held)| (name.clone(), held.view.clone())).collect()
+        held.get(key).map(|set| set.views.clone()).unwrap_or_default()
     }
 
     /// Returns once everything that is there has been seen.
@@ -72,18 +72,18 @@ impl<V: View> Views<V> {
     pub(super) fn put(&self, place: &Place, view: V, now: Instant) -> bool {
         let begun = *self.ready.borrow();
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let set = held.entry(place.of.clone()).or_default();
-        let Some(old) = set.get_mut(&place.name) else {
-            set.insert(place.name.clone(), Held { view, told: now });
-            return begun;
+        let set = held.entry(place.of.clone()).or_insert_with(|| Held {
+            views: BTreeMap::new(),
+            told: now,
+        });
+        let quiet = match set.views.get(&place.name) {
+            Some(old) if *old == view => return false,
+            Some(old) => view.quiet(old) && now.saturating_duration_since(set.told) < QUIET_EVERY,
+            None => false,
         };
-        if old.view == view {
-            return false;
-        }
-        let quiet = view.quiet(&old.view) && now.saturating_duration_since(old.told) < QUIET_EVERY;
-        old.view = view;
+        set.views.insert(place.name.clone(), view);
         if !quiet {
-            old.told = now;
+            set.told = now;
         }
         begun && !quiet
     }
@@ -94,8 +94,8 @@ impl<V: View> Views<V> {
         let Some(set) = held.get_mut(&place.of) else {
             return false;
         };
-        let was = set.remove(&place.name).is_some();
-        if set.is_empty() {
+        let was = set.views.remove(&place.name).is_some();
+        if set.views.is_empty() {
             held.remove(&place.of);
         }
         was
@@ -106,17 +106,17 @@ impl<V: View> Views<V> {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let mut lost = Vec::new();
         held.retain(|of, set| {
-            let before = set.len();
-            set.retain(|name, _| {
+            let before = set.views.len();
+            set.views.retain(|name, _| {
                 named.contains(&Place {
                     of: of.clone(),
                     name: name.clone(),
                 })
             });
-            if set.len() < before {
+            if set.views.len() < before {
                 lost.push(of.clone());
             }
-            !set.is_empty()
+            !set.views.is_empty()
         });
         self.ready.send_replace(true);
         lost

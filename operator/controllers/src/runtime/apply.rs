@@ -122,6 +122,13 @@ impl Applied {
         self.0.lock().is_ok_and(|m| m.contains_key(&key))
     }
 
+    /// Nothing is known of a kind's objects any more.
+    pub fn forget(&self, kind: &str) {
+        if let Ok(mut map) = self.0.lock() {
+            map.retain(|key, _| key.kind != kind);
+        }
+    }
+
     /// A watch saw `object`: true when what was applied may no longer be in force.
     pub fn seen<K: Resource<DynamicType = ()>>(&self, kind: &str, object: &K, deleted: bool) -> bool {
         let key = Key {

@@ -279,6 +279,7 @@ impl Instance {
             self.out.push(Effect::SetAside { why });
             return;
         }
+        self.heal.fresh = None;
         let blank = self.disk.dir.is_none() && self.disk.half;
         if !blank {
             let (term, testimony) = (record.term, self.last_words());

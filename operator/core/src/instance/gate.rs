@@ -37,7 +37,9 @@ impl Instance {
         let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
         let have = rule.standbys.iter().filter(flushed).count();
         let need = usize::from(rule.quorum);
-        let now = (have >= need || self.mutation.is(Mutant::NoComeBackGate)).then_some(self.now);
+        // Under a rule that may be gone a moment later, that proves nothing: it asks the same of other standbys.
+        let backs = have >= need && !self.rule_in_doubt(rule);
+        let now = (backs || self.mutation.is(Mutant::NoComeBackGate)).then_some(self.now);
         let backed = backed.or(now);
         if let Some(lead) = &mut self.lead {
             lead.backed = backed;

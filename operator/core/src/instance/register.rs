@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::failover::{Phase, Record, Term};
+use crate::failover::{Phase, Record, Rule, Term};
 
 use super::effect::{Effect, Version};
 use super::event::{CasOutcome, RecordSeen};
@@ -166,6 +166,12 @@ impl Instance {
     pub(super) fn settled(&self) -> bool {
         let writing = matches!(self.register.operation, Some(Operation::Write(_)));
         self.register.trusted && !self.register.doubtful && !self.register.ghost && !writing
+    }
+
+    /// Whether the record may have another rule than this one, or get it by a write that is under way or has no answer.
+    pub(super) fn rule_in_doubt(&self, rule: &Rule) -> bool {
+        let changing = matches!(&self.register.operation, Some(Operation::Write(to)) if to.rule != *rule);
+        self.register.doubtful || self.register.ghost || changing
     }
 
     fn doubt(&mut self) {

@@ -80,9 +80,11 @@ async fn run(cli: &Cli, house: &House) -> Result<Value> {
     say(&format!("watching it idle ({} s)", cli.seconds));
     let idle = watch(&crowd, cli.seconds).await?;
     say("a new operator takes over");
+    let restarted = Instant::now();
     house.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment"])?;
     house.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=300s"])?;
-    let changed = crowd.change().await?;
+    crowd.change().await?;
+    let changed = restarted.elapsed();
     say(&format!(
         "it has taken up a change after {:.1} s",
         changed.as_secs_f64()
@@ -124,7 +126,7 @@ async fn watch(crowd: &Crowd, seconds: u64) -> Result<Value> {
         .filter(|(_, process)| !process.agent)
         .filter_map(|(pid, process)| {
             let cores = (process.cpu - before.get(pid)?.cpu) / took;
-            Some(json!({"cores": cores, "rssKiB": process.rss, "anonymousKiB": process.anonymous}))
+            Some(json!({"cores": cores, "rssKiB": process.rss, "peakKiB": process.peak, "anonymousKiB": process.anonymous}))
         })
         .collect();
     ensure!(
