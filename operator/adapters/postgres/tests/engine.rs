@@ -178,6 +178,17 @@ fn a_standby_is_promoted_to_the_term_and_the_others_follow_and_rewind_over_skipp
                 "a standby keeps no slots"
             );
 
+            // Once clients are let in, the leader makes the checkpoint after its promotion by itself.
+            let checkpoint = "SELECT checkpoint_lsn::text FROM pg_control_checkpoint()";
+            let before = b.sql(checkpoint).await.unwrap();
+            b.pg.gate(true).await.unwrap();
+            let mut looks = 0;
+            while b.sql(checkpoint).await.unwrap() == before {
+                looks += 1;
+                assert!(looks < 400, "no checkpoint after promotion: {before:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+
             // A clean stop of the leader: its control file says exactly how far a standby has to be.
             b.pg.stop(HowToStop::Clean).await.unwrap();
             let end = holdfast_postgres::volume::look(&b.pg.bin, b.pg.layout()).await.unwrap();
