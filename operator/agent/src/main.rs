@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn agent() -> anyhow::Result<()> {
-    holdfast_telemetry::logs();
+    let _logs = holdfast_telemetry::logs();
     let options = holdfast_agent::Options::from_env()?;
     // One thread: an agent waits far more than it works, and every thread costs memory in every member.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Operator(options) => {
-            holdfast_telemetry::logs();
+            let _logs = holdfast_telemetry::logs();
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()?

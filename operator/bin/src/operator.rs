@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use backon::{ExponentialBuilder, Retryable};
 use holdfast_controllers::runtime::Metrics;
 use holdfast_controllers::{git_source, replica_set};
 use kube_lease_manager::LeaseManagerBuilder;
@@ -57,27 +59,44 @@ const LEASE_DURATION: u64 = 15;
 /// Renewed this long before it would be free (seconds): also the clock skew between nodes that is tolerated.
 const LEASE_GRACE: u64 = 5;
 
+/// Between two tries to reach the API server at the start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Runs until a signal or lost leadership.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = Arc::new(AtomicBool::new(false));
     let metrics = Arc::new(Metrics::default());
     let health = serve_health(options.health_port, ready.clone(), metrics.clone()).await?;
-    let client = kube::Client::try_default()
+    let config = kube::Config::infer()
         .await
         .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
+    let client = holdfast_kube::connect(config.clone()).context("no client for the Kubernetes API")?;
     ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
 
     let identity = relay::identity(&options.identity, options.address);
-    let manager = LeaseManagerBuilder::new(client.clone(), LEASE)
-        .with_namespace(&options.lease_namespace)
-        .with_identity(&identity)
-        .with_duration(LEASE_DURATION)
-        .with_grace(LEASE_GRACE)
-        .build()
-        .await
-        .context("preparing the operator's Lease")?;
+    // A node that has just started reaches the API server a while later: ending meanwhile would earn ever longer pauses before
+    // each restart, up to five minutes without an operator.
+    let prepare = || {
+        LeaseManagerBuilder::new(client.clone(), LEASE)
+            .with_namespace(&options.lease_namespace)
+            .with_identity(&identity)
+            .with_duration(LEASE_DURATION)
+            .with_grace(LEASE_GRACE)
+            .build()
+    };
+    let patient = ExponentialBuilder::default()
+        .with_jitter()
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times();
+    let prepared = prepare
+        .retry(patient)
+        .notify(|e, pause| tracing::warn!(?pause, "the operator's Lease cannot be prepared: {e}"));
+    let manager = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        manager = prepared => manager.context("preparing the operator's Lease")?,
+    };
     let (mut leads, election) = manager.watch().await;
     tracing::info!(identity, "waits to lead");
     let relay = relay::start(
@@ -110,7 +129,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let sources = git_source::Sources::new(
         client.clone(),
-        kube::Config::infer().await.context("no Kubernetes API")?,
+        config,
         git_source::Settings {
             cache: options.git_cache,
             namespace: options.watch_namespace,

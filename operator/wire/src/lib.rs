@@ -92,4 +92,6 @@ pub struct Bootstrap {
     pub locale: String,
     /// Data checksums (`initdb --data-checksums`).
     pub data_checksums: bool,
+    /// `initdb --wal-segsize`, in MiB.
+    pub wal_segment_mib: u8,
 }

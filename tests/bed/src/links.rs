@@ -24,6 +24,16 @@ pub fn create_bridge(net: &Net) -> Result<()> {
     Ok(())
 }
 
+/// Neither sent nor believed. An interface believes them if itself or `all` says so.
+const NO_REDIRECTS: [&str; 6] = [
+    "net.ipv4.conf.all.accept_redirects=0",
+    "net.ipv4.conf.default.accept_redirects=0",
+    "net.ipv4.conf.eth0.accept_redirects=0",
+    "net.ipv4.conf.all.send_redirects=0",
+    "net.ipv4.conf.default.send_redirects=0",
+    "net.ipv4.conf.eth0.send_redirects=0",
+];
+
 /// Makes a host's namespace and plugs it in. A namespace left from before is replaced.
 pub fn plug(state: &State, host: Host) -> Result<()> {
     let net = &state.net;
@@ -51,6 +61,11 @@ pub fn plug(state: &State, host: Host) -> Result<()> {
         batch.push_str(&format!("route add {} via {}\n", net.services(), net.ip(Host::Client)));
     }
     feed(&mut command(&["ip", "-n", &link, "-batch", "-"]), &batch)?;
+    // A node that boots has no bridge for its pods yet: it passes their packets on to its gateway and tells the sender to go there
+    // itself from now on (ICMP redirect). Linux believes that for five minutes, in which nobody reaches those pods.
+    let mut redirects = vec!["ip", "netns", "exec", &link, "sysctl", "-qw"];
+    redirects.extend(NO_REDIRECTS);
+    run(&redirects)?;
     if matches!(host, Host::Node(_) | Host::Client) {
         run(&["ip", "netns", "exec", &link, "sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
     }

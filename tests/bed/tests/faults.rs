@@ -37,6 +37,13 @@ fn a_power_cut_loses_what_was_not_fsynced_and_only_that() {
     assert!(!reaches(&bed, Host::Client, Host::Node(2), 10250));
 
     let start = Instant::now();
+    // Who speaks to its pods while it boots must find them afterwards.
+    let knock = format!("while :; do read -t 0.05 < /dev/tcp/{address}/7000; done 2>/dev/null");
+    let mut knocking = bed
+        .command_on(Host::Cp, &["timeout", "60", "bash", "-c", &knock])
+        .unwrap()
+        .spawn()
+        .unwrap();
     bed.power_on(2).unwrap();
     // Ready is stale until the kubelet is back: the pod is what shows it.
     let until = Instant::now() + Duration::from_secs(90);
@@ -52,6 +59,11 @@ fn a_power_cut_loses_what_was_not_fsynced_and_only_that() {
         "cd /data; stat -c %s kept; cat lost 2>/dev/null | wc -c",
     ));
     assert_eq!(found, "102400\n0");
+    knocking.kill().unwrap();
+    knocking.wait().unwrap();
+    let way = out(&mut bed.command_on(Host::Cp, &["ip", "route", "get", &address]).unwrap());
+    let node = bed.state().unwrap().net.ip(Host::Node(2)).to_string();
+    assert!(way.contains(&format!("via {node} ")), "a detour: {way}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ impl Pg {
         let b = &self.settings.bootstrap;
         let dir = making.to_string_lossy().into_owned();
         let (encoding, locale) = (format!("--encoding={}", b.encoding), format!("--locale={}", b.locale));
+        let segment = format!("--wal-segsize={}", b.wal_segment_mib);
         let mut args = vec![
             "-D",
             &dir,
@@ -35,6 +36,7 @@ impl Pg {
             "--auth-host=scram-sha-256",
             &encoding,
             &locale,
+            &segment,
         ];
         if b.data_checksums {
             args.push("--data-checksums");

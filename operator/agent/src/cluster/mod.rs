@@ -51,9 +51,9 @@ impl Cluster {
                 let mut config = Config::incluster().context("in-cluster configuration")?;
                 config.connect_timeout = Some(Duration::from_secs(2));
                 config.default_retry = false;
-                let strict = Client::try_from(config.clone()).context("Kubernetes client")?;
+                let strict = holdfast_kube::connect(config.clone()).context("Kubernetes client")?;
                 config.default_retry = true;
-                let patient = Client::try_from(config).context("Kubernetes client")?;
+                let patient = holdfast_kube::connect(config).context("Kubernetes client")?;
                 Ok(Cluster::Kubernetes(Box::new(Kubernetes {
                     lease: lease::LeaseStore::new(strict.clone(), options),
                     recorder: events::Events::new(patient.clone(), options),

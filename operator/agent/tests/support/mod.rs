@@ -40,6 +40,7 @@ pub fn agent_process() {
             encoding: "UTF8".into(),
             locale: "C.UTF-8".into(),
             data_checksums: true,
+            wal_segment_mib: 4,
         },
         layout: Layout {
             volume: mine.join("volume"),

@@ -58,6 +58,7 @@ pub fn input<T>(ctx: &Context, set: &HAReplicaSet, plan: &Plan, f: impl FnOnce(&
         encoding: plan.initdb.encoding.clone(),
         locale: plan.initdb.locale.clone(),
         data_checksums: plan.initdb.data_checksums,
+        wal_segment_mib: plan.initdb.wal_segment_size.mebibytes(),
     };
     let engine = set.spec.engine.postgresql.as_ref()?;
     Some(f(&PodInput {

@@ -23,5 +23,5 @@ pub fn act_as(config: &Config, namespace: &str, name: &str) -> Result<Client, St
     config.auth_info.impersonate_user_extra = None;
     // A refused or throttled request is answered by the next reconcile, which knows more than a blind retry.
     config.default_retry = false;
-    Client::try_from(config).map_err(|e| e.to_string())
+    crate::connect(config).map_err(|e| e.to_string())
 }

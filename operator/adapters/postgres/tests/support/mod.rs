@@ -122,6 +122,7 @@ impl Set {
                 encoding: "UTF8".into(),
                 locale: "C.UTF-8".into(),
                 data_checksums: true,
+                wal_segment_mib: 4,
             },
         };
         let bin = Binaries::find(&std::env::var("PATH").unwrap())
