@@ -165,7 +165,12 @@ pub fn heard(bed: &Bed, at: Host, from: Host) -> bool {
 
 /// Whether a TCP connection from one host to another opens within 2 s. 10250 is a node's kubelet.
 pub fn reaches(bed: &Bed, from: Host, to: Host, port: u16) -> bool {
-    let open = format!("exec 3<>/dev/tcp/{}/{port}", bed.state().unwrap().net.ip(to));
+    reaches_address(bed, from, &bed.state().unwrap().net.ip(to).to_string(), port)
+}
+
+/// Whether `from` can open a connection to an address, such as a pod's.
+pub fn reaches_address(bed: &Bed, from: Host, to: &str, port: u16) -> bool {
+    let open = format!("exec 3<>/dev/tcp/{to}/{port}");
     let (reached, said) = attempt(&mut bed.command_on(from, &["timeout", "2", "bash", "-c", &open]).unwrap());
     assert!(!said.contains("not found"), "{said}");
     reached
