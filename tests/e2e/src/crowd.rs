@@ -1,7 +1,7 @@
 //! A crowd of replica sets whose members are stood in for: their Pods have no node and no engine, and one process writes to the API
 //! server what their agents would. For what the operator costs with very many sets; it says nothing of databases.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +27,7 @@ const AT_ONCE: usize = 16;
 /// How often a leader renews its record (`instance/timings.rs`).
 const RENEW: Duration = Duration::from_secs(5);
 /// How often a member to which nothing happens writes its status: its log moves by the leader's health writes (`agent/status.rs`).
-const STATUS: Duration = Duration::from_secs(10);
+const STATUS: Duration = Duration::from_secs(30);
 
 /// A crowd: so many sets of three.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct Crowd {
     client: Client,
     sets: usize,
     per_namespace: usize,
+    /// UIDs of Pods, by namespace and name: an agent knows its own.
+    pods: Arc<Mutex<HashMap<(String, String), String>>>,
 }
 
 impl Crowd {
@@ -44,6 +46,7 @@ impl Crowd {
             client,
             sets,
             per_namespace: 100,
+            pods: Arc::default(),
         }
     }
 
@@ -140,7 +143,11 @@ impl Crowd {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
         api.patch_status(&member, &PatchParams::default(), &Patch::Strategic(running))
             .await?;
-        self.report(&api, &member, &pod.uid().unwrap_or_default(), first).await
+        let uid = pod.uid().unwrap_or_default();
+        if let Ok(mut pods) = self.pods.lock() {
+            pods.insert((namespace, member.clone()), uid.clone());
+        }
+        self.report(&api, &member, &uid, first).await
     }
 
     async fn report(&self, api: &Api<Pod>, member: &str, uid: &str, leads: bool) -> Result<()> {
@@ -241,7 +248,9 @@ impl Crowd {
             async |((namespace, set), member): &(&(String, String), u16)| {
                 let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
                 let name = Names(set).member(*member);
-                let uid = api.get_metadata(&name).await?.uid().unwrap_or_default();
+                let known = self.pods.lock().ok();
+                let uid = known.and_then(|pods| pods.get(&(namespace.clone(), name.clone())).cloned());
+                let uid = uid.context("a Pod that has spoken")?;
                 self.report(&api, &name, &uid, *member == 1).await
             },
         );
@@ -250,7 +259,8 @@ impl Crowd {
     }
 }
 
-/// Does `work` for each of `all` once in `every`, evenly spread, over and over for `length`. Gives how often.
+/// Does `work` for each of `all` once in `every`, evenly spread, over and over for `length`, or as often as the API server lets it in
+/// that time. Gives how often.
 async fn paced<T>(all: &[T], every: Duration, length: Duration, work: impl AsyncFn(&T) -> Result<()>) -> Result<usize> {
     let (begun, pause) = (Instant::now(), every.div_f64(all.len().max(1) as f64));
     let count = length.div_duration_f64(pause) as u32;
@@ -258,9 +268,12 @@ async fn paced<T>(all: &[T], every: Duration, length: Duration, work: impl Async
     stream::iter((0..count).zip(all.iter().cycle()))
         .map(|(n, one)| async move {
             tokio::time::sleep_until(begun + pause * n).await;
-            work(one).await
+            if begun.elapsed() >= length {
+                return Ok(0);
+            }
+            work(one).await.map(|()| 1)
         })
         .buffered(AT_ONCE)
-        .try_fold(0, |done, ()| async move { Ok(done + 1) })
+        .try_fold(0, |done, one| async move { Ok(done + one) })
         .await
 }
