@@ -67,7 +67,8 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn record(cluster: &Cluster, name: &str) -> Result<Record, Failure> {
+/// The authority record, which the members keep.
+pub(crate) async fn record(cluster: &Cluster, name: &str) -> Result<Record, Failure> {
     let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let what = format!(
         "Lease {}/{} (the authority record)",
@@ -103,8 +104,8 @@ struct Loss {
     bound: String,
 }
 
-/// Agents write their status at least every 10 s: one that is this much older (seconds) than the newest is not there.
-const SILENT: i64 = 45;
+/// Agents write their status at least every 30 s: one that is this much older (seconds) than the newest is not there.
+const SILENT: i64 = 90;
 
 impl Loss {
     /// In this order: there must have been a leader; a member must say that proof is impossible; what is given up are the

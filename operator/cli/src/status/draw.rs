@@ -20,6 +20,7 @@ pub fn draw(picture: &Picture, paint: Paint) -> String {
     };
     let sections = [
         head(set, status, paint),
+        old_news(picture, status, paint),
         members(status, paint),
         problems(set, status, paint),
         services(picture, paint),
@@ -78,6 +79,22 @@ fn head(set: &HAReplicaSet, status: &HAReplicaSetStatus, paint: Paint) -> String
     fact("fenced", (!fenced.is_empty()).then(|| fenced.join(", ")));
     out.push_str(&layout(&facts, 2, paint));
     out
+}
+
+/// The members elect without the operator: what it said last may be of before.
+fn old_news(picture: &Picture, status: &HAReplicaSetStatus, paint: Paint) -> String {
+    let Some(record) = &picture.record else {
+        return String::new();
+    };
+    if status.term.is_none_or(|term| term >= record.term) {
+        return String::new();
+    }
+    let text = format!(
+        "  what follows is old: by the authority record {} leads term {}, and the operator has not said so yet; is it running? \
+         `kubectl get pods -A -l app.kubernetes.io/name=holdfast`\n",
+        record.leader, record.term
+    );
+    paint.text(Tone::Bad, &text)
 }
 
 /// The primary on top, those that follow it below; without a primary, all side by side.

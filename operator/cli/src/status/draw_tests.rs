@@ -1,4 +1,4 @@
-use super::super::gather::ServiceLine;
+use super::super::gather::{RecordLine, ServiceLine};
 use super::*;
 
 fn set(status: serde_json::Value) -> HAReplicaSet {
@@ -35,6 +35,10 @@ fn a_healthy_set() {
             "lsn": "0/5000060", "version": "17.6", "message": "follows registry-2 (term 4)"})
     };
     let picture = Picture {
+        record: Some(RecordLine {
+            term: 4,
+            leader: "registry-2".into(),
+        }),
         set: set(serde_json::json!({
             "observedGeneration": 2, "phase": "Ready", "message": "every member is as wanted", "primary": "registry-2",
             "term": 4, "ready": "3/3", "rule": "the primary and any 1 of registry-1, registry-3",
@@ -88,6 +92,7 @@ Lately
 #[test]
 fn without_a_primary_nobody_is_drawn_on_top_and_the_reason_is_said_once() {
     let picture = Picture {
+        record: None,
         set: set(serde_json::json!({
             "observedGeneration": 1, "phase": "Unavailable", "message": "1 of 3 members are fit; waits", "term": 5,
             "ready": "0/3",
@@ -121,6 +126,7 @@ fn a_set_that_no_operator_saw_says_so() {
     let mut unseen = set(serde_json::Value::Null);
     unseen.status = None;
     let picture = Picture {
+        record: None,
         set: unseen,
         services: None,
         events: None,
@@ -133,4 +139,21 @@ fn a_set_that_no_operator_saw_says_so() {
 fn colours_only_where_asked() {
     assert_eq!(Paint(false).text(Tone::Bad, "x"), "x");
     assert_eq!(Paint(true).text(Tone::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
+}
+
+#[test]
+fn a_status_that_an_election_has_overtaken_is_called_old() {
+    let picture = |term| Picture {
+        record: Some(RecordLine {
+            term,
+            leader: "registry-3".into(),
+        }),
+        set: set(serde_json::json!({"observedGeneration": 2, "phase": "Ready", "primary": "registry-2", "term": 4})),
+        services: None,
+        events: None,
+        now: "2026-01-01T00:03:00Z".parse().unwrap(),
+    };
+    let old = drawn(&picture(5));
+    assert!(old.contains("by the authority record registry-3 leads term 5"), "{old}");
+    assert!(!drawn(&picture(4)).contains("authority record"));
 }

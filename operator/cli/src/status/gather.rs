@@ -18,12 +18,24 @@ use crate::failure::Failure;
 pub struct Picture {
     /// As the API server has it.
     pub set: HAReplicaSet,
+    /// The term and leader of the authority record, which the members keep without the operator; `None` when it may not be read.
+    pub record: Option<RecordLine>,
     /// Where to connect; `None` when it may not be read.
     pub services: Option<Vec<ServiceLine>>,
     /// What happened lately, newest first; `None` when it may not be read.
     pub events: Option<Vec<EventLine>>,
     /// When this was read.
     pub now: Timestamp,
+}
+
+/// Who leads by the record.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordLine {
+    /// Its term.
+    pub term: i64,
+    /// Its leader.
+    pub leader: String,
 }
 
 /// A Service and who is behind it.
@@ -60,7 +72,12 @@ const EVENTS: usize = 6;
 /// Reads a replica set and what belongs to it. What may not be read is left out, and said so in the picture.
 pub async fn gather(cluster: &Cluster, name: &str) -> Result<Picture, Failure> {
     let set = cluster.set(name).await?;
+    let record = crate::failover::record(cluster, name).await.ok();
     Ok(Picture {
+        record: record.map(|r| RecordLine {
+            term: i64::from(r.term.0),
+            leader: r.leader.0,
+        }),
         services: services(cluster, name).await,
         events: events(cluster, &set).await,
         set,
