@@ -7,7 +7,7 @@ use holdfast_wire::RejectedParameter;
 use crate::catalog::{Catalog, Row};
 use crate::files::{read_optional, write_whole};
 use crate::layout::Layout;
-use crate::managed;
+use crate::{managed, subscribers};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub fn check(wanted: &BTreeMap<String, String>, catalog: Option<&Catalog>) -> Ch
         let lower = name.to_ascii_lowercase();
         let verdict = match (managed::reason(&lower), catalog) {
             (Some(why), _) => Err(format!("Holdfast manages it: {why}")),
+            _ if lower == "wal_level" && !is_one_of(&managed::WAL_LEVELS, value) => Err(format!(
+                "must be one of {}: failover relies on it",
+                managed::WAL_LEVELS.join(", ")
+            )),
             (None, None) => Ok(()),
             (None, Some(catalog)) => match catalog.0.get(&lower) {
                 Some(row) => fits(row, value),
@@ -44,7 +48,34 @@ pub fn check(wanted: &BTreeMap<String, String>, catalog: Option<&Catalog>) -> Ch
             }),
         }
     }
+    refuse_silent_standbys(&mut checked, catalog);
     checked
+}
+
+/// An engine that copies logical slots does so only with feedback from its standbys.
+fn refuse_silent_standbys(checked: &mut Checked, catalog: Option<&Catalog>) {
+    let copies = catalog.is_some_and(|c| c.0.contains_key("sync_replication_slots"));
+    let name = "hot_standby_feedback";
+    // Each way to write it that the engine takes: 0, f…, n…, of….
+    let off = |v: &&String| {
+        let v = v.trim().to_ascii_lowercase();
+        v.starts_with(['0', 'f', 'n']) || v.starts_with("of")
+    };
+    if let (true, Some(value)) = (
+        copies && subscribers::logical(&checked.apply),
+        checked.apply.get(name).filter(off).cloned(),
+    ) {
+        checked.apply.remove(name);
+        checked.rejected.push(RejectedParameter {
+            name: name.to_owned(),
+            value,
+            why: managed::FEEDBACK.to_owned(),
+        });
+    }
+}
+
+fn is_one_of(values: &[&str], value: &str) -> bool {
+    values.iter().any(|v| v.eq_ignore_ascii_case(value.trim()))
 }
 
 /// What is known of the wanted parameters and of those before them.
@@ -410,6 +441,39 @@ mod tests {
         says("block_size", "8192", "nobody can set it");
         says("fsync", "off", "acknowledged commits");
         says("nonsense_of_mine", "1", "no such parameter");
+    }
+
+    #[test]
+    fn logical_replication_can_be_asked_for_and_needs_standbys_that_answer() {
+        assert_eq!(
+            why("wal_level", "logical").as_deref(),
+            Some("this engine has no such parameter")
+        );
+        assert!(why("wal_level", "minimal").unwrap().contains("replica, logical"));
+        let row = |vartype: &str| Row {
+            vartype: vartype.into(),
+            values: ["minimal", "replica", "logical"].map(str::to_owned).to_vec(),
+            ..catalog().0["jit"].clone()
+        };
+        let mut engine = catalog();
+        engine.0.insert("wal_level".into(), row("enum"));
+        engine.0.insert("hot_standby_feedback".into(), row("bool"));
+        let silent = map(&[("wal_level", "logical"), ("hot_standby_feedback", "off")]);
+        assert_eq!(
+            check(&silent, Some(&engine)).rejected,
+            [],
+            "an engine that copies no slots"
+        );
+        engine.0.insert("sync_replication_slots".into(), row("bool"));
+        let now = check(&silent, Some(&engine));
+        assert_eq!(now.apply, map(&[("wal_level", "logical")]));
+        assert!(now.rejected[0].why.contains("copy the primary's slots"));
+        for fine in [
+            map(&[("wal_level", "logical"), ("hot_standby_feedback", "on")]),
+            map(&[("wal_level", "replica"), ("hot_standby_feedback", "off")]),
+        ] {
+            assert_eq!(check(&fine, Some(&engine)).apply, fine);
+        }
     }
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
