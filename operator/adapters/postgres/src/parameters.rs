@@ -123,8 +123,25 @@ pub fn settle(known: &Known) -> Checked {
             &format!("the engine does not start: {why}"),
             new,
         );
+        put_back(&mut checked, known, why);
     }
     checked
+}
+
+/// Puts back what was taken away from an engine that does not start without it, such as the `wal_level` of its slots.
+fn put_back(checked: &mut Checked, known: &Known, why: &str) {
+    let wanted: Vec<String> = known.wanted.keys().map(|name| name.to_ascii_lowercase()).collect();
+    for (name, value) in known.good {
+        if wanted.contains(name) || managed::reason(name).is_some() {
+            continue;
+        }
+        checked.apply.insert(name.clone(), value.clone());
+        checked.rejected.push(RejectedParameter {
+            name: name.clone(),
+            value: String::new(),
+            why: format!("the engine does not start without it: {why}"),
+        });
+    }
 }
 
 /// Puts good values in the place of bad ones.
@@ -538,6 +555,28 @@ mod tests {
         assert_eq!(now.apply, good);
         assert_eq!(now.rejected[0].name, "shared_buffers");
         assert!(now.rejected[0].why.contains("could not map"));
+    }
+
+    #[test]
+    fn a_parameter_without_which_the_engine_does_not_start_is_put_back() {
+        let (catalog, empty) = (catalog(), BTreeMap::new());
+        let good = map(&[("wal_level", "logical"), ("work_mem", "8MB")]);
+        let wanted = map(&[("Work_mem", "8MB")]);
+        let known = Known {
+            wanted: &wanted,
+            catalog: Some(&catalog),
+            before: &empty,
+            good: &good,
+            refused: &empty,
+            distrusted: None,
+        };
+        assert_eq!(settle(&known).apply, map(&[("work_mem", "8MB")]));
+        let now = settle(&Known {
+            distrusted: Some("a logical slot exists"),
+            ..known
+        });
+        assert_eq!(now.apply, good);
+        assert_eq!((now.rejected.len(), now.rejected[0].name.as_str()), (1, "wal_level"));
     }
 
     #[test]

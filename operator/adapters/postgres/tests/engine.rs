@@ -420,6 +420,39 @@ fn a_logical_slot_lives_as_long_as_its_member_may_lead_again() {
     });
 }
 
+/// An engine that has logical slots does not start without their level: it keeps that, and says why.
+#[test]
+fn the_level_that_slots_need_cannot_be_taken_away_from_them() {
+    unprivileged("the_level_that_slots_need_cannot_be_taken_away_from_them", async {
+        let set = Set::new(&["a-1"]);
+        let mut a = set.member(0).await;
+        a.pg.set_spec(&set.spec(&[("wal_level", "logical")])).unwrap();
+        a.pg.initdb().await.unwrap();
+        a.know(1).await;
+        a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
+        a.until("a primary", |e| matches!(e, Engine::Primary(_))).await;
+        a.sql("SELECT (pg_create_logical_replication_slot('sub', 'pgoutput')).slot_name::text")
+            .await
+            .unwrap();
+        a.pg.set_spec(&set.spec(&[])).unwrap();
+        a.pg.stop(HowToStop::Clean).await.unwrap();
+        a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
+        a.pg.watch()
+            .wait_for(|p| matches!(p, holdfast_postgres::pg::Process::Down { .. }))
+            .await
+            .unwrap();
+        a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
+        a.until("a primary in spite of it", |e| matches!(e, Engine::Primary(_)))
+            .await;
+        let why = a.pg.rejected().into_iter().find(|r| r.name == "wal_level").unwrap().why;
+        assert!(
+            why.contains("does not start without it") && why.contains("sub"),
+            "{why}"
+        );
+        a.pg.stop(FENCE).await.unwrap();
+    });
+}
+
 /// What comes with logical replication is told to an engine that runs with it, not to one that waits for a restart.
 #[test]
 fn logical_replication_waits_for_the_restart_that_it_needs() {
