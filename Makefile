@@ -4,10 +4,10 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
+.PHONY: help demo demo-down test test-fast test-engine-17 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 demo: image ## A real Kubernetes, Holdfast on it, and a Git commit that becomes a running database
 	@cargo build -q -p holdfast-bed -p holdfast-e2e
@@ -21,10 +21,16 @@ image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
-test: lint check-generated test-fast mutants sim-fresh test-e2e ## Everything; the same that CI runs
+test: lint check-generated test-fast test-engine-17 mutants sim-fresh test-e2e ## Everything; the same that CI runs
 
 test-fast: ## Without a cluster; under a minute warm
 	cargo test --workspace
+
+test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root)
+	@cargo build -q -p holdfast-bed
+	@$(TARGET)/debug/bed images --postgres 17
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath tests/engine.sh) 17" \
+		cargo test -p holdfast-postgres -p holdfast-agent --tests -- --include-ignored
 
 mutants: ## The simulator finds every deliberate protocol bug
 	cargo test -q -p holdfast-sim --features mutants --test mutants

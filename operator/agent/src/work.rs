@@ -34,6 +34,7 @@ pub enum Job {
     /// Open or close, and when that was asked for.
     Gate(bool, Instant),
     Slots(BTreeSet<MemberName>),
+    HoldSubscribers(BTreeSet<MemberName>),
 }
 
 /// Does the work.
@@ -81,6 +82,7 @@ impl Hands {
             Effect::EndWalsenders(dirs) => Job::EndWalsenders(dirs),
             Effect::Gate { open } => Job::Gate(open, Instant::now()),
             Effect::Slots(members) => Job::Slots(members),
+            Effect::HoldSubscribers(behind) => Job::HoldSubscribers(behind),
             other => return Some(other),
         };
         let _ = self.queue.send(job);
@@ -173,6 +175,7 @@ impl Worker {
             Job::Gate(true, asked) if asked.elapsed() > LATE => return late(),
             Job::Gate(open, _) => return plain(pg.gate(open).await),
             Job::Slots(members) => return plain(pg.slots(&members).await),
+            Job::HoldSubscribers(behind) => return plain(pg.hold_subscribers(behind)),
         };
         match done {
             Ok(()) => match pg.look_at_volume().await {
@@ -199,6 +202,7 @@ impl Job {
             Job::EndWalsenders(_) => Some(Work::EndWalsenders),
             Job::Gate(..) => Some(Work::Gate),
             Job::Slots(_) => Some(Work::Slots),
+            Job::HoldSubscribers(_) => None,
         }
     }
 }

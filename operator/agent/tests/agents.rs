@@ -3,6 +3,7 @@
 // A panic in a test's helper is the assertion, as in the tests themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
 use std::time::Duration;
@@ -19,6 +20,31 @@ fn agent_process() {
 fn led_by_all(set: &Set) -> bool {
     let r = set.record();
     r.phase == Phase::Leading && r.rule.standbys.len() == set.names.len() - 1 && set.endpoints()["rw"].is_string()
+}
+
+/// A session reads what it wrote from each replica, with the statements of the page for users.
+fn own_writes_are_read(set: &Set) {
+    const PAGE: &str = include_str!("../../docs/users/reading-your-writes.md");
+    let sql: Vec<&str> = PAGE
+        .split("```sql\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
+    let [position, wait] = sql[..] else { panic!("{sql:?}") };
+    set.sql("CREATE TABLE mine (v int)").unwrap();
+    for v in 1..=5 {
+        let at = set
+            .sql(&format!("INSERT INTO mine VALUES ({v}); COMMIT; {position}"))
+            .unwrap();
+        let wait = wait.replace("0/0", &at);
+        for replica in 1..3 {
+            let read = format!("BEGIN; SET LOCAL statement_timeout = '10s'; {wait}; SELECT max(v) FROM mine; COMMIT");
+            assert_eq!(set.sql_on(&address(replica), &read).unwrap(), v.to_string());
+        }
+    }
+    let late = wait.replace("0/0", "FFFF/0");
+    let why = set.sql_on(&address(1), &format!("SET statement_timeout = '300ms'; {late}"));
+    assert!(why.unwrap_err().contains("statement timeout"));
 }
 
 /// From nothing to a set that acknowledges with two copies; then its leader's engine dies, its agent dies, and it drains.
@@ -54,6 +80,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
         s.endpoints()["ro"].as_array().is_some_and(|a| a.len() == 2)
     });
     assert_eq!(set.sql_on(&address(1), "SELECT v FROM t").unwrap(), "1");
+    own_writes_are_read(&set);
 
     // The engine of the leader is killed.
     let before = set.record();

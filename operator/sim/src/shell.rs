@@ -125,7 +125,8 @@ impl World {
                 self.push(1, Ev::Look { m, epoch, id });
             }
             Effect::Exit => self.agent_exit(m),
-            Effect::Publish(_) | Effect::Say(_) => {}
+            // Logical replication is no part of this world.
+            Effect::Publish(_) | Effect::Say(_) | Effect::HoldSubscribers(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The generated `postgresql.conf`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use holdfast_core::failover::{DirId, MemberName};
@@ -8,7 +8,7 @@ use holdfast_core::instance::{SyncNames, Upstream};
 use holdfast_wire::REPLICATION_ROLE;
 
 use crate::layout::Layout;
-use crate::sync_names;
+use crate::{subscribers, sync_names};
 
 /// Everything that the file says.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Conf<'a> {
     pub parameters: &'a BTreeMap<String, String>,
     /// Synchronous standbys.
     pub sync: &'a SyncNames,
+    /// The members that subscribers are kept behind, where the engine's logical slots follow a failover.
+    pub subscribers: Option<&'a BTreeSet<MemberName>>,
     /// Whose log to take, as whom.
     pub upstream: Option<(&'a Upstream, &'a DirId)>,
 }
@@ -51,6 +53,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("dynamic_shared_memory_type", "posix"),
     ("password_encryption", "scram-sha-256"),
     ("hot_standby_feedback", "off"),
+    ("wal_level", "replica"),
     // A client that vanished without a word is noticed within about half a minute.
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -61,7 +64,6 @@ const PRESETS: &[(&str, &str)] = &[
 /// Not the user's to change: [`crate::managed`] says why.
 const FIXED: &[(&str, &str)] = &[
     ("unix_socket_permissions", "0700"),
-    ("wal_level", "replica"),
     ("hot_standby", "on"),
     ("wal_log_hints", "on"),
     ("fsync", "on"),
@@ -102,6 +104,11 @@ pub fn render(c: &Conf) -> String {
     if c.major >= 17 {
         set("allow_alter_system", "off");
     }
+    if let Some(behind) = c.subscribers {
+        for (k, v) in subscribers::settings(c.upstream.is_some(), behind) {
+            set(k, &v);
+        }
+    }
     set("cluster_name", &c.member.0);
     set("listen_addresses", c.listen);
     set("port", &c.port.to_string());
@@ -119,9 +126,11 @@ pub fn render(c: &Conf) -> String {
         }
     }
     set("synchronous_standby_names", &sync_names::render(c.sync));
+    // Log is taken without a database; slots are looked at in one.
+    let database = c.subscribers.map(|_| "postgres");
     let info = c
         .upstream
-        .map(|(up, dir)| conninfo(c.layout, &up.address, c.port, &dir.0, None));
+        .map(|(up, dir)| conninfo(c.layout, &up.address, c.port, &dir.0, database));
     set("primary_conninfo", &info.unwrap_or_default());
     set(
         "primary_slot_name",
@@ -193,6 +202,7 @@ mod tests {
             volume_bytes: Some(30 << 30),
             parameters,
             sync: &SyncNames::Nobody,
+            subscribers: None,
             upstream: None,
         }
     }
@@ -233,5 +243,39 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\nprimary_slot_name = 'a_1'\n"));
+        assert!(
+            !text.contains("dbname") && !text.contains("synchronized_standby_slots"),
+            "nobody asked for logical replication"
+        );
+    }
+
+    #[test]
+    fn with_logical_replication_a_standby_copies_slots_and_a_primary_says_whom_subscribers_are_behind() {
+        let (layout, member) = (Layout::default(), MemberName("a-1".into()));
+        let user = [("wal_level", "logical"), ("hot_standby_feedback", "off")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let up = Upstream {
+            member: MemberName("a-2".into()),
+            term: holdfast_core::failover::Term(3),
+            address: "10.0.0.2".into(),
+        };
+        let (dir, behind) = (
+            DirId("a_1_ff".into()),
+            ["a-2", "a-3"].map(|m| MemberName(m.into())).into(),
+        );
+        let alone = Conf {
+            subscribers: Some(&behind),
+            ..conf(&layout, &user, &member)
+        };
+        let text = render(&alone);
+        assert!(text.contains("\nwal_level = 'logical'\n") && text.contains("\nsync_replication_slots = 'off'\n"));
+        assert!(text.contains("\nsynchronized_standby_slots = 'a_2,a_3'\n"), "{text}");
+        let text = render(&Conf {
+            upstream: Some((&up, &dir)),
+            ..alone
+        });
+        assert!(text.contains("\nsync_replication_slots = 'on'\n") && text.contains("\nhot_standby_feedback = 'on'\n"));
+        assert!(text.contains("dbname=''postgres''"), "{text}");
     }
 }

@@ -62,6 +62,7 @@ impl Pg {
         let layout = self.layout();
         let tls = tls::copy(&layout.tls, &layout.engine_tls())?;
         let volume_bytes = volume::space(layout).map(|(_, total)| total);
+        let copies_slots = self.copies_slots();
         let wish = self.wish();
         let mut parameters = wish.checked.clone();
         if wish.upstream.is_some() || !wish.floors.is_empty() {
@@ -78,6 +79,7 @@ impl Pg {
             volume_bytes,
             parameters: &parameters,
             sync: &wish.sync,
+            subscribers: copies_slots.then_some(&wish.behind),
             upstream: wish.upstream.as_ref().zip(wish.dir.as_ref()),
         });
         write_whole(&layout.conf(), text.as_bytes(), 0o600)?;

@@ -15,6 +15,8 @@ pub struct Control {
     pub system_identifier: u64,
     /// The last shutdown was clean, as a primary or as a standby.
     pub clean: bool,
+    /// The directory was last a running primary's, not a standby's.
+    pub primary: bool,
     /// The start of the latest checkpoint's record, with its timeline.
     pub checkpoint: Position,
     /// A standby's minimum recovery end; zero for a primary.
@@ -68,6 +70,10 @@ pub fn parse(text: &str) -> Result<Control> {
     Ok(Control {
         system_identifier: number("Database system identifier")?,
         clean: matches!(get("Database cluster state")?, "shut down" | "shut down in recovery"),
+        primary: matches!(
+            get("Database cluster state")?,
+            "in production" | "shutting down" | "shut down"
+        ),
         checkpoint: Position {
             term: term("Latest checkpoint's TimeLineID")?,
             lsn: lsn("Latest checkpoint location")?,
@@ -160,7 +166,12 @@ Bytes per WAL segment:                16777216
     fn what_matters_is_read() {
         let c = parse(TEXT).unwrap();
         assert_eq!(c.system_identifier, 7_575_757_575_757_575_757);
-        assert!(c.clean);
+        assert!(c.clean && !c.primary);
+        assert!(
+            parse(&TEXT.replace("shut down in recovery", "in production"))
+                .unwrap()
+                .primary
+        );
         assert_eq!(
             c.minimum,
             Position {

@@ -25,6 +25,7 @@ pub mod promote;
 pub mod replication;
 mod rewind;
 pub mod session;
+pub mod subscribers;
 pub mod sync_names;
 pub mod tls;
 pub mod volume;

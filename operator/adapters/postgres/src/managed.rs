@@ -15,6 +15,12 @@ const RESTORE: &str = "recovery is steered by Holdfast";
 const ARCHIVE: &str = "the log archive is steered by Holdfast";
 const LOG: &str = "the agent forwards the log as JSON";
 
+/// The values of `wal_level` that a user can choose: what is less than `replica` has no standbys.
+pub const WAL_LEVELS: [&str; 2] = ["replica", "logical"];
+/// Why `hot_standby_feedback` cannot be off with logical replication.
+pub const FEEDBACK: &str =
+    "with wal_level = logical standbys copy the primary's slots, for which they must tell it what they read";
+
 /// Name and reason.
 pub const MANAGED: &[(&str, &str)] = &[
     (
@@ -84,7 +90,14 @@ pub const MANAGED: &[(&str, &str)] = &[
     ("ssl_passphrase_command", TLS),
     ("ssl_passphrase_command_supports_reload", TLS),
     ("superuser_reserved_connections", "the agent's own sessions need them"),
-    ("synchronized_standby_slots", REPLICATION),
+    (
+        "sync_replication_slots",
+        "it follows from wal_level: with logical, standbys copy the slots that are made with failover = true",
+    ),
+    (
+        "synchronized_standby_slots",
+        "it follows the standbys that commits wait for, so that a subscriber never has what a new primary lacks",
+    ),
     (
         "synchronous_standby_names",
         "it follows from spec.durability and spec.copies",
@@ -96,7 +109,6 @@ pub const MANAGED: &[(&str, &str)] = &[
     ("unix_socket_directories", PLACE),
     ("unix_socket_group", PLACE),
     ("unix_socket_permissions", PLACE),
-    ("wal_level", REPLICATION),
     ("wal_log_hints", "rewinding a former leader relies on it"),
     ("wal_receiver_create_temp_slot", REPLICATION),
     ("wal_receiver_status_interval", REPLICATION),

@@ -7,7 +7,7 @@ use holdfast_wire::RejectedParameter;
 use crate::catalog::{Catalog, Row};
 use crate::files::{read_optional, write_whole};
 use crate::layout::Layout;
-use crate::managed;
+use crate::{managed, subscribers};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub fn check(wanted: &BTreeMap<String, String>, catalog: Option<&Catalog>) -> Ch
         let lower = name.to_ascii_lowercase();
         let verdict = match (managed::reason(&lower), catalog) {
             (Some(why), _) => Err(format!("Holdfast manages it: {why}")),
+            _ if lower == "wal_level" && !is_one_of(&managed::WAL_LEVELS, value) => Err(format!(
+                "must be one of {}: failover relies on it",
+                managed::WAL_LEVELS.join(", ")
+            )),
             (None, None) => Ok(()),
             (None, Some(catalog)) => match catalog.0.get(&lower) {
                 Some(row) => fits(row, value),
@@ -44,7 +48,34 @@ pub fn check(wanted: &BTreeMap<String, String>, catalog: Option<&Catalog>) -> Ch
             }),
         }
     }
+    refuse_silent_standbys(&mut checked, catalog);
     checked
+}
+
+/// An engine that copies logical slots does so only with feedback from its standbys.
+fn refuse_silent_standbys(checked: &mut Checked, catalog: Option<&Catalog>) {
+    let copies = catalog.is_some_and(|c| c.0.contains_key("sync_replication_slots"));
+    let name = "hot_standby_feedback";
+    // Each way to write it that the engine takes: 0, f…, n…, of….
+    let off = |v: &&String| {
+        let v = v.trim().to_ascii_lowercase();
+        v.starts_with(['0', 'f', 'n']) || v.starts_with("of")
+    };
+    if let (true, Some(value)) = (
+        copies && subscribers::logical(&checked.apply),
+        checked.apply.get(name).filter(off).cloned(),
+    ) {
+        checked.apply.remove(name);
+        checked.rejected.push(RejectedParameter {
+            name: name.to_owned(),
+            value,
+            why: managed::FEEDBACK.to_owned(),
+        });
+    }
+}
+
+fn is_one_of(values: &[&str], value: &str) -> bool {
+    values.iter().any(|v| v.eq_ignore_ascii_case(value.trim()))
 }
 
 /// What is known of the wanted parameters and of those before them.
@@ -92,8 +123,25 @@ pub fn settle(known: &Known) -> Checked {
             &format!("the engine does not start: {why}"),
             new,
         );
+        put_back(&mut checked, known, why);
     }
     checked
+}
+
+/// Puts back what was taken away from an engine that does not start without it, such as the `wal_level` of its slots.
+fn put_back(checked: &mut Checked, known: &Known, why: &str) {
+    let wanted: Vec<String> = known.wanted.keys().map(|name| name.to_ascii_lowercase()).collect();
+    for (name, value) in known.good {
+        if wanted.contains(name) || managed::reason(name).is_some() {
+            continue;
+        }
+        checked.apply.insert(name.clone(), value.clone());
+        checked.rejected.push(RejectedParameter {
+            name: name.clone(),
+            value: String::new(),
+            why: format!("the engine does not start without it: {why}"),
+        });
+    }
 }
 
 /// Puts good values in the place of bad ones.
@@ -412,6 +460,39 @@ mod tests {
         says("nonsense_of_mine", "1", "no such parameter");
     }
 
+    #[test]
+    fn logical_replication_can_be_asked_for_and_needs_standbys_that_answer() {
+        assert_eq!(
+            why("wal_level", "logical").as_deref(),
+            Some("this engine has no such parameter")
+        );
+        assert!(why("wal_level", "minimal").unwrap().contains("replica, logical"));
+        let row = |vartype: &str| Row {
+            vartype: vartype.into(),
+            values: ["minimal", "replica", "logical"].map(str::to_owned).to_vec(),
+            ..catalog().0["jit"].clone()
+        };
+        let mut engine = catalog();
+        engine.0.insert("wal_level".into(), row("enum"));
+        engine.0.insert("hot_standby_feedback".into(), row("bool"));
+        let silent = map(&[("wal_level", "logical"), ("hot_standby_feedback", "off")]);
+        assert_eq!(
+            check(&silent, Some(&engine)).rejected,
+            [],
+            "an engine that copies no slots"
+        );
+        engine.0.insert("sync_replication_slots".into(), row("bool"));
+        let now = check(&silent, Some(&engine));
+        assert_eq!(now.apply, map(&[("wal_level", "logical")]));
+        assert!(now.rejected[0].why.contains("copy the primary's slots"));
+        for fine in [
+            map(&[("wal_level", "logical"), ("hot_standby_feedback", "on")]),
+            map(&[("wal_level", "replica"), ("hot_standby_feedback", "off")]),
+        ] {
+            assert_eq!(check(&fine, Some(&engine)).apply, fine);
+        }
+    }
+
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
@@ -474,6 +555,28 @@ mod tests {
         assert_eq!(now.apply, good);
         assert_eq!(now.rejected[0].name, "shared_buffers");
         assert!(now.rejected[0].why.contains("could not map"));
+    }
+
+    #[test]
+    fn a_parameter_without_which_the_engine_does_not_start_is_put_back() {
+        let (catalog, empty) = (catalog(), BTreeMap::new());
+        let good = map(&[("wal_level", "logical"), ("work_mem", "8MB")]);
+        let wanted = map(&[("Work_mem", "8MB")]);
+        let known = Known {
+            wanted: &wanted,
+            catalog: Some(&catalog),
+            before: &empty,
+            good: &good,
+            refused: &empty,
+            distrusted: None,
+        };
+        assert_eq!(settle(&known).apply, map(&[("work_mem", "8MB")]));
+        let now = settle(&Known {
+            distrusted: Some("a logical slot exists"),
+            ..known
+        });
+        assert_eq!(now.apply, good);
+        assert_eq!((now.rejected.len(), now.rejected[0].name.as_str()), (1, "wal_level"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One member's engine: what is wanted of it, and the handle to its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ use crate::files::{remove_all, write_whole};
 use crate::layout::Layout;
 use crate::log::{self, Heard};
 use crate::session::{Refusal, Session};
-use crate::{history, process, volume};
+use crate::{history, process, subscribers, volume};
 
 /// How long a clean stop lets clients go on while a checkpoint is made.
 const CHECKPOINT_FIRST: Duration = Duration::from_secs(3);
@@ -88,6 +88,10 @@ pub(crate) struct Wish {
     pub checkpoint_due: bool,
     /// The WAL receiver is being stopped and might still run.
     pub sealing: bool,
+    /// The members that logical subscribers are kept behind.
+    pub behind: BTreeSet<MemberName>,
+    /// The directory was a primary's when its engine was started as a standby, and it has followed nobody since.
+    pub led: bool,
 }
 
 /// One member's engine.
@@ -217,6 +221,8 @@ impl Pg {
                 StartAs::Standby { upstream } => (SyncNames::Nobody, upstream),
             };
             wish.floors = if standby { control.floors } else { BTreeMap::new() };
+            wish.led = standby && (wish.led || control.primary);
+            wish.behind.clear();
             // Replicas may be read from at any time; a primary lets nobody in until it is told to.
             wish.open = standby;
             wish.ready = false;
@@ -285,8 +291,10 @@ impl Pg {
             match how {
                 HowToStop::Clean => {
                     self.checkpoint_first().await;
+                    let subscribers = self.subscribers().await;
                     self.wish().stopping = true;
                     process::signal(pid, Signal::SIGINT);
+                    subscribers::end(subscribers);
                     self.until_down().await;
                 }
                 HowToStop::Fence { kill_after_ms } => {

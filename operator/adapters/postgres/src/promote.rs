@@ -24,6 +24,9 @@ impl Pg {
             let mut wish = self.wish();
             wish.open = false;
             wish.floors.clear();
+            wish.behind.clear();
+            // Its slots are a primary's again.
+            wish.led = false;
             wish.sync = sync;
             wish.upstream.is_none() && !wish.sealing
         };

@@ -16,9 +16,9 @@ use crate::session::{Session, within};
 
 const DEADLINE: Duration = Duration::from_millis(1000);
 
-/// Ends every client's session but those of the agent and of members.
+/// Ends every client's session, a subscriber's too, but those of the agent and of members.
 pub(crate) const END_CLIENTS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-     WHERE backend_type = 'client backend' AND usename NOT IN ('postgres', $1)";
+     WHERE backend_type IN ('client backend', 'walsender') AND usename NOT IN ('postgres', $1)";
 
 impl Pg {
     /// Takes note that the WAL receiver is about to be stopped: from now on it counts as running until it is known not to.
@@ -29,6 +29,11 @@ impl Pg {
     /// Running standby: takes log from `Some`, or stops the WAL receiver and takes from nobody.
     pub async fn follow(&self, upstream: Option<Upstream>) -> Result<()> {
         let seal = upstream.is_none();
+        if !seal && self.has_logical_slots() {
+            // Before the engine begins to copy the upstream's slots, which may have the same names.
+            let session = self.session("holdfast agent work", DEADLINE).await?;
+            self.drop_stale(&session).await?;
+        }
         {
             let mut wish = self.wish();
             wish.upstream = upstream;
@@ -62,7 +67,7 @@ impl Pg {
     async fn stop_receiver(&self) -> Result<()> {
         let session = self.session("holdfast seal", DEADLINE).await?;
         let sql = "SELECT pid, backend_type, wait_event FROM pg_stat_activity \
-                   WHERE backend_type IN ('startup', 'walreceiver')";
+                   WHERE backend_type IN ('startup', 'walreceiver', 'slotsync worker')";
         let look = within(DEADLINE, session.prepare(sql)).await?;
         let mut quiet_since = Instant::now();
         let mut startup = None;
@@ -77,6 +82,11 @@ impl Pg {
                     // It flushes what it has received before it ends.
                     process::signal(pid, Signal::SIGTERM);
                     receiver = true;
+                    continue;
+                }
+                if kind == "slotsync worker" {
+                    // It writes no log, but a promotion waits for it, and it may wait for a primary that is frozen.
+                    process::signal(pid, Signal::SIGTERM);
                     continue;
                 }
                 if startup != Some(pid) {

@@ -107,6 +107,11 @@ impl Drop for Set {
 impl Set {
     /// Makes the shared folder and starts all agents.
     pub fn begin(size: usize, copies: u16, parameters: &[(&str, &str)]) -> Set {
+        Set::begin_with(size, copies, parameters, "")
+    }
+
+    /// The same, with bootstrap SQL.
+    pub fn begin_with(size: usize, copies: u16, parameters: &[(&str, &str)], sql: &str) -> Set {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests start agents as another user: run them as root"
@@ -126,6 +131,7 @@ impl Set {
             std::fs::create_dir(root.join(d)).unwrap();
         }
         std::fs::write(root.join("bootstrap/app-password"), PASSWORD).unwrap();
+        std::fs::write(root.join("bootstrap/10-test.sql"), sql).unwrap();
         set.certificates();
         set.wish(1, copies, parameters);
         let record = Record::bootstrap(MemberName(set.names[0].clone()));
@@ -162,9 +168,25 @@ impl Set {
                 .collect(),
             command: None,
         };
+        self.put_wish(&spec);
+    }
+
+    /// Asks for a switchover, as a person does.
+    pub fn switch_over(&self, to: usize) {
+        let from = self.dir.path().join("cluster/spec.json");
+        let mut spec: SetSpec = serde_json::from_str(&std::fs::read_to_string(from).unwrap()).unwrap();
+        spec.generation += 1;
+        spec.command = Some(holdfast_core::instance::Command::Switchover {
+            id: format!("to {to}, {}", spec.generation),
+            to: Some(MemberName(self.names[to].clone())),
+        });
+        self.put_wish(&spec);
+    }
+
+    fn put_wish(&self, spec: &SetSpec) {
         let to = self.dir.path().join("cluster/spec.json");
         let new = to.with_extension("new");
-        std::fs::write(&new, serde_json::to_string(&spec).unwrap()).unwrap();
+        std::fs::write(&new, serde_json::to_string(spec).unwrap()).unwrap();
         std::fs::rename(new, to).unwrap();
     }
 
@@ -295,17 +317,8 @@ impl Set {
     }
 
     pub fn sql_on(&self, address: &str, sql: &str) -> Result<String, String> {
-        let url = format!(
-            "host={address} port={} user=app dbname=shop password={PASSWORD} sslmode=require connect_timeout=3",
-            self.ports[0]
-        );
-        let psql = std::fs::read_dir("/usr/lib/postgresql")
-            .expect("these tests need real PostgreSQL binaries: install the Debian package postgresql-15 or newer")
-            .map(|e| e.unwrap().path().join("bin/psql"))
-            .find(|p| p.exists())
-            .expect("psql of the Debian package postgresql-client-15 or newer");
-        let out = Command::new(psql)
-            .args(["-XAtqc", sql, &url])
+        let out = Command::new(program("psql"))
+            .args(["-XAtqc", sql, &self.url(address)])
             .env("LC_ALL", "C")
             .output()
             .unwrap();
@@ -313,6 +326,14 @@ impl Set {
             return Ok(String::from_utf8(out.stdout).unwrap().trim().to_owned());
         }
         Err(String::from_utf8(out.stderr).unwrap())
+    }
+
+    /// How the application reaches a member.
+    pub fn url(&self, address: &str) -> String {
+        format!(
+            "host={address} port={} user=app dbname=shop password={PASSWORD} sslmode=require connect_timeout=3",
+            self.ports[0]
+        )
     }
 
     pub fn get(&self, n: usize, path: &str) -> String {
@@ -330,6 +351,15 @@ impl Set {
     pub fn number(&self, member: &MemberName) -> usize {
         self.names.iter().position(|n| *n == member.0).unwrap()
     }
+}
+
+/// One of PostgreSQL's own programs.
+pub fn program(name: &str) -> PathBuf {
+    std::fs::read_dir("/usr/lib/postgresql")
+        .expect("these tests need real PostgreSQL binaries: install the Debian package postgresql-15 or newer")
+        .map(|e| e.unwrap().path().join("bin").join(name))
+        .find(|p| p.exists())
+        .expect("the programs of the Debian package postgresql-client-15 or newer")
 }
 
 pub fn address(n: usize) -> String {

@@ -114,6 +114,10 @@ pub enum Effect {
     /// its slot and by nothing else: that the slot admits one walsender keeps one standby from being counted twice while
     /// the walsender of its former connection is not gone yet. Ends with `Done(Slots)`.
     Slots(BTreeSet<MemberName>),
+    /// Running primary: a logical subscriber whose slot is made for failover gets a change once these members have flushed
+    /// it. In force before whatever is asked for after it. Its end is not reported: the wish stands, and each later write of
+    /// the engine's settings carries it.
+    HoldSubscribers(BTreeSet<MemberName>),
     /// Look at the engine this often from now on, and once at once (unhurried: 500 ms; in a transition: 20 ms).
     Look { every_ms: u64 },
     /// Move the traffic.

@@ -28,6 +28,8 @@ pub(super) struct Lead {
     pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
     pub again: bool,
+    /// The members that subscribers are kept behind, as last asked for.
+    pub backing: Option<BTreeSet<MemberName>>,
     /// Standbys that could acknowledge, and when each was last seen to.
     pub able: std::collections::BTreeMap<DirId, Moment>,
 }
@@ -187,7 +189,8 @@ impl Instance {
     ///
     /// 1. One that writes another term than the record's is stopped.
     /// 2. While promoting: the record becomes `Leading` once enough standbys have flushed past the promotion point.
-    /// 3. While leading: the rule is kept or changed, then the gate, the traffic and the slots are kept.
+    /// 3. While leading: the rule is kept or changed, subscribers are kept behind it, then the gate, the traffic and the slots
+    ///    are kept.
     fn serve(&mut self, record: &Record, seen: &PrimarySeen) {
         if seen.term != record.term {
             self.fence("its engine writes another term");
@@ -202,6 +205,7 @@ impl Instance {
         self.role = Role::Leader;
         self.wait(Why::Leading { term: record.term });
         self.keep_rule(record, seen);
+        self.keep_subscribers(record, seen);
         self.keep_gate(record, seen);
         self.keep_endpoints(seen);
         self.renew(record);
@@ -220,6 +224,7 @@ impl Instance {
                 backed: None,
                 opened: false,
                 again: false,
+                backing: None,
                 able: hoped.map(|dir| (dir.clone(), self.now)).collect(),
             });
         }

@@ -28,6 +28,7 @@ mod lead;
 mod peers;
 mod register;
 mod seal;
+mod subscribers;
 mod switchover;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
@@ -39,6 +40,7 @@ pub use machine::Instance;
 pub use message::{Heartbeat, Message, Role, SealAnswer};
 pub use mutant::Mutant;
 pub use spec::{Command, Durability, MemberSpec, SetSpec};
+pub use subscribers::{LogicalSlot, stale_slots};
 pub use timings::Timings;
 pub use view::{State, View};
 pub use why::Why;
