@@ -23,6 +23,8 @@ pub enum Fault {
     Cut { one: usize, other: usize, lasts: u64 },
     /// A member reaches no other; with `api` not the API server either.
     Isolate { member: usize, api: bool, lasts: u64 },
+    /// These reach each other, but neither the others nor the API server.
+    Split { away: Vec<usize>, lasts: u64 },
     /// A member does not reach the API server.
     CutApi { member: usize, lasts: u64 },
     /// The API server is down.
@@ -85,6 +87,7 @@ impl Fault {
             | Fault::Cut { lasts, .. }
             | Fault::Isolate { lasts, .. }
             | Fault::CutApi { lasts, .. }
+            | Fault::Split { lasts, .. }
             | Fault::ApiDown { lasts }
             | Fault::ApiFlaky { lasts }
             | Fault::WatchLag { lasts }
@@ -146,6 +149,7 @@ impl Fault {
                 *one = at(*one);
                 *other = at(*other);
             }
+            Fault::Split { away, .. } => away.iter_mut().for_each(|member| *member = at(*member)),
             _ => {}
         }
         self

@@ -66,6 +66,17 @@ impl World {
                     self.weather.api_cut[member] = now + lasts;
                 }
             }
+            Fault::Split { away, lasts } => {
+                for one in 0..self.members.len() {
+                    let side = away.contains(&one);
+                    for other in (0..self.members.len()).filter(|other| away.contains(other) != side) {
+                        self.cut(one, other, now + lasts);
+                    }
+                    if side {
+                        self.weather.api_cut[one] = now + lasts;
+                    }
+                }
+            }
             Fault::CutApi { member, lasts } => self.weather.api_cut[member] = now + lasts,
             Fault::ApiDown { lasts } => self.weather.api_down = now + lasts,
             Fault::ApiFlaky { lasts } => self.weather.api_flaky = now + lasts,

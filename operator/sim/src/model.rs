@@ -157,7 +157,9 @@ pub struct Member {
     pub slow: u64,
     /// Where each leader was when this member last heard it.
     pub heard: BTreeMap<usize, u64>,
-    /// When this member last could reach the API server or a majority.
+    /// When this member last heard a word of each other.
+    pub words: BTreeMap<usize, u64>,
+    /// When this member, while it serves, last reached the API server or members enough.
     pub contact: u64,
 }
 
@@ -209,6 +211,7 @@ impl Member {
             full: 0,
             slow: 0,
             heard: BTreeMap::new(),
+            words: BTreeMap::new(),
             contact: 0,
         }
     }

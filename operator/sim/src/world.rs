@@ -169,6 +169,7 @@ impl World {
     }
 
     fn happen(&mut self, ev: Ev) {
+        let at = self.now;
         match ev {
             Ev::Tick { m, epoch } if self.is_epoch(m, epoch) => {
                 let pause = 150 + self.rng.below(150);
@@ -183,6 +184,7 @@ impl World {
             }
             Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
             Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
+                self.members[m].words.insert(from, at);
                 if let Message::Heartbeat(beat) = &message
                     && beat.role == holdfast_core::instance::Role::Leader
                 {

@@ -176,7 +176,7 @@ impl Instance {
         self.role = Role::Stopped;
         if self.cut_off() {
             return self.wait(Why::Fenced {
-                because: "it reaches neither the API server nor a majority of members".into(),
+                because: "it reaches neither the API server nor enough members".into(),
             });
         }
         let sync = self.setting(&record.rule);

@@ -68,6 +68,8 @@ pub enum Mutant {
     SealNotSynced,
     /// A gate is taken for closed as soon as that is asked for.
     GateNotWatched,
+    /// `Async`: a leader that hears a majority goes on without the record.
+    AsyncTrustsMajority,
     /// `Async`: elects without waiting for the lease.
     AsyncWithoutLease,
     /// `Async`: elects however far behind.
@@ -76,7 +78,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 35] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -109,6 +111,7 @@ impl Mutant {
         Mutant::ReadsCache,
         Mutant::SealNotSynced,
         Mutant::GateNotWatched,
+        Mutant::AsyncTrustsMajority,
         Mutant::AsyncWithoutLease,
         Mutant::AsyncWithoutBound,
     ];
