@@ -69,6 +69,12 @@ pub enum Fault {
     OperatorAway { lasts: u64 },
     /// Two operators are at work, one of which knows what was true before.
     Operators { lasts: u64 },
+    /// Strikes so long after the next write that changes the rule has been asked for, and that write takes so much longer;
+    /// if it does, its answer is lost. Members count from the leader.
+    RuleTrap { after: u64, limbo: u64, fault: Box<Fault> },
+    /// From then on a person looks now and then. When members have said for so long that an election cannot be proved, and
+    /// whoever has the missing directories is off, the person accepts that what only these hold is lost.
+    AcceptLoss { patience: u64 },
     /// Strikes so long after the record's next such phase; members count from its leader.
     Ambush {
         phase: Phase,
@@ -100,7 +106,7 @@ impl Fault {
             | Fault::OperatorAway { lasts }
             | Fault::Operators { lasts }
             | Fault::FenceByHand { lasts, .. } => *lasts,
-            Fault::Ambush { after, fault, .. } => after + fault.lasts(),
+            Fault::Ambush { after, fault, .. } | Fault::RuleTrap { after, fault, .. } => after + fault.lasts(),
             _ => 500,
         }
     }

@@ -241,7 +241,11 @@ impl World {
             return;
         }
         let Some(spec) = &member.spec else { return };
-        let others = spec.members.iter().filter_map(|s| self.index(&s.name)).filter(|o| *o != m);
+        let others = spec
+            .members
+            .iter()
+            .filter_map(|s| self.index(&s.name))
+            .filter(|o| *o != m);
         let mut words: Vec<u64> = others.map(|o| member.words.get(&o).copied().unwrap_or(0)).collect();
         words.sort_unstable_by(|a, b| b.cmp(a));
         let enough = match spec.durability {

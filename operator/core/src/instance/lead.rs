@@ -78,7 +78,7 @@ impl Instance {
         }
         let needs = record.rule.standbys.iter().map(|dir| self.member_of(dir)).collect();
         self.wait(Why::ProofImpossible { needs });
-        if self.could_prove(record) {
+        if self.could_prove(record, &record.given_up) {
             self.open(record, self.me.clone(), None);
         }
     }
@@ -154,7 +154,7 @@ impl Instance {
 
     fn give_up_promotion(&mut self, record: &Record) {
         self.role = Role::Stopped;
-        if self.could_prove(record) {
+        if self.could_prove(record, &record.given_up) {
             self.open(record, self.me.clone(), None);
         }
     }
@@ -308,6 +308,7 @@ impl Instance {
         self.write(Record {
             phase: Phase::Leading,
             rule,
+            given_up: Vec::new(),
             ..record.clone()
         });
     }

@@ -53,12 +53,20 @@ pub enum Mutant {
     UnknownIsWritten,
     /// The rule changes while a write of the record is under way, or one without an answer may still arrive.
     TrustsUnsettledRecord,
+    /// A gate opens by a rule that a write on its way may replace.
+    TrustsDoubtfulRule,
     /// A gate that was closed opens again without waiting for what became visible meanwhile.
     ReopensAtOnce,
     /// A rule change keeps the point that it took before the gate was closed.
     KeepsPoint,
+    /// A directory that a person gave up counts as sealed, a leader's as one that proves.
+    GivenUpCounts,
+    /// A person's request to elect without proof holds whatever has happened since.
+    AcceptsAnyVersion,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
+    /// A member that was rewound and is refused again is rewound again.
+    RewindsForEver,
     /// The first member runs initdb again when its volume is empty.
     SecondInitdb,
     /// The record is read from a cache. (In the simulator's world.)
@@ -78,7 +86,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 35] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -104,9 +112,13 @@ impl Mutant {
         Mutant::BelievesHints,
         Mutant::UnknownIsWritten,
         Mutant::TrustsUnsettledRecord,
+        Mutant::TrustsDoubtfulRule,
         Mutant::ReopensAtOnce,
         Mutant::KeepsPoint,
+        Mutant::GivenUpCounts,
+        Mutant::AcceptsAnyVersion,
         Mutant::RewindsWhilePromoting,
+        Mutant::RewindsForEver,
         Mutant::SecondInitdb,
         Mutant::ReadsCache,
         Mutant::SealNotSynced,
