@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use holdfast_core::failover::{DirId, Record};
-use holdfast_core::instance::Command;
+use holdfast_core::instance::{Command, Version};
 use holdfast_wire::{MemberStatus, Names, RECORD_ANNOTATION, SET_LABEL, STATUS_ANNOTATION};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -37,7 +37,8 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
             "to move a healthy primary: `kubectl holdfast switchover {name}`; to elect although commits may be lost: add --accept-data-loss"
         )));
     }
-    let record = record(cluster, name).await?;
+    // Before the members' words: if anybody leads after this, the request is void.
+    let (record, seen) = record(cluster, name).await?;
     let members = members(cluster, name).await?;
     let loss = Loss::assess(name, &record, &members)?;
     let words = format!("lose commits of {name}");
@@ -51,6 +52,7 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     }
     let command = Command::FailoverAcceptingLoss {
         id: fresh_id(),
+        seen,
         without: loss.without.clone(),
     };
     ask(cluster, name, &command).await?;
@@ -67,8 +69,8 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The authority record, which the members keep.
-pub(crate) async fn record(cluster: &Cluster, name: &str) -> Result<Record, Failure> {
+/// The authority record, which the members keep, and its version.
+pub(crate) async fn record(cluster: &Cluster, name: &str) -> Result<(Record, Version), Failure> {
     let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let what = format!(
         "Lease {}/{} (the authority record)",
@@ -77,10 +79,11 @@ pub(crate) async fn record(cluster: &Cluster, name: &str) -> Result<Record, Fail
     );
     let lease = api.get(&Names(name).lease()).await.map_err(|e| Failure::of(&what, e))?;
     let json = lease.annotations().get(RECORD_ANNOTATION).cloned().unwrap_or_default();
-    serde_json::from_str(&json).map_err(|e| {
+    let record = serde_json::from_str(&json).map_err(|e| {
         Failure::new(format!("{what} cannot be read: {e}"))
             .next("somebody wrote into it; restore the annotation holdfast.dev/record from an audit log")
-    })
+    })?;
+    Ok((record, Version(lease.resource_version().unwrap_or_default())))
 }
 
 async fn members(cluster: &Cluster, name: &str) -> Result<Vec<(String, MemberStatus)>, Failure> {

@@ -6,7 +6,7 @@ use crate::event::Ev;
 use crate::world::World;
 
 /// How long a message between members may be on its way when the network delays (ms).
-pub(crate) const LONGEST_DELAY: u64 = 2_500;
+const LONGEST_DELAY: u64 = 2_500;
 
 impl World {
     /// One step of a member's agent, and what it wants done.

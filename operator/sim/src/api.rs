@@ -41,7 +41,10 @@ impl World {
 
     pub(crate) fn ask_write(&mut self, m: usize, expect: Version, record: Record) {
         let op = self.begin(m, true);
-        let (delay, epoch) = (self.api_delay(), self.members[m].epoch);
+        let limbo = self.trap(m, &record);
+        let (delay, epoch) = (self.api_delay() + limbo, self.members[m].epoch);
+        // an answer to nobody
+        let op = if limbo > 0 { u32::MAX } else { op };
         self.push(
             delay,
             Ev::Write {
@@ -109,11 +112,22 @@ impl World {
                 let rule: Vec<&str> = record.rule.standbys.iter().map(|dir| dir.0.as_str()).collect();
                 let leader = record.rule.leader.as_ref().map_or("-", |dir| dir.0.as_str());
                 format!(
-                    "record: term {} {:?} {}, rule {} + {} of {:?}   (by m{m})",
-                    record.term, record.phase, record.leader, leader, record.rule.quorum, rule
+                    "record: term {} {:?} {}, rule {} + {} of {:?}{}   (by m{m})",
+                    record.term,
+                    record.phase,
+                    record.leader,
+                    leader,
+                    record.rule.quorum,
+                    rule,
+                    if record.given_up.is_empty() {
+                        ""
+                    } else {
+                        ", without some"
+                    }
                 )
             });
             self.invariant_terms_grow(before.as_ref(), &record);
+            self.accept_loss(before.as_ref(), &record);
             self.invariant_rule_covers(&record);
             self.spring(record.phase, &record.leader);
             self.spread();

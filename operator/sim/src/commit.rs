@@ -70,11 +70,36 @@ impl World {
                 .map(|c| self.members[c.standby].name.clone())
                 .collect();
             if let Some(dir) = &mut self.members[m].dir {
-                dir.slots.retain(|slot| slots.contains(slot) || used.contains(slot));
-                dir.slots.extend(slots);
+                dir.slots
+                    .retain(|slot, at| used.contains(slot) || (slots.contains(slot) && at.is_some()));
+                for slot in slots {
+                    dir.slots.entry(slot).or_insert(Some(dir.flushed));
+                }
             }
         }
         self.tell_done(m, epoch, Work::Slots, runs && !full);
+    }
+
+    /// A checkpoint removes log: what no slot holds, and what slots may not hold (`max_slot_wal_keep_size`).
+    fn remove_log(&mut self, m: usize) {
+        let keeps = self.plan.keeps;
+        let Some(dir) = self.members[m].dir.as_mut().filter(|_| keeps > 0) else {
+            return;
+        };
+        let oldest = dir.flushed.saturating_sub(keeps);
+        for at in dir.slots.values_mut() {
+            *at = at.filter(|at| *at >= oldest);
+        }
+        let held = dir.slots.values().flatten().min();
+        dir.gone = dir.gone.max(held.copied().unwrap_or(dir.flushed));
+        let Some(slots) = self.members[m].dir.as_ref().map(|dir| &dir.slots) else {
+            return;
+        };
+        let lost = |conn: &&crate::model::Conn| slots.get(&self.members[conn.standby].name) == Some(&None);
+        let ends: Vec<u64> = self.walsenders(m).filter(lost).map(|conn| conn.id).collect();
+        for conn in ends {
+            self.break_conn(conn);
+        }
     }
 
     /// Lets clients in, or keeps them out.
@@ -108,6 +133,9 @@ impl World {
             self.push(delay, Ev::LocalFlush { m, run, upto });
         }
         self.push(pause, Ev::Client { m, run });
+        if self.plan.keeps > 0 && noise.is_multiple_of(8) {
+            self.remove_log(m);
+        }
     }
 
     pub(crate) fn local_flush(&mut self, m: usize, upto: usize) {

@@ -214,7 +214,7 @@ impl World {
     pub(crate) fn promoted(&mut self, m: usize, epoch: u32, term: u32, sync: SyncNames) {
         let noise = self.rng.bits();
         // A checkpointer at work takes the setting up later; until then it is not known what holds, and nothing waits.
-        let late = self.rng.chance(200);
+        let (late, keeps) = (self.rng.chance(200), self.plan.keeps);
         let member = &mut self.members[m];
         let fits = member.engine.run == Run::Standby;
         let Some(dir) = member.dir.as_mut().filter(|d| fits && d.timeline < term) else {
@@ -227,6 +227,11 @@ impl World {
         dir.timeline = term;
         dir.append(noise);
         dir.flushed = dir.log.len();
+        if keeps > 0 {
+            // A standby keeps no slots, and no more log than it may need itself.
+            dir.slots.clear();
+            dir.gone = dir.gone.max(end.saturating_sub(keeps));
+        }
         member.engine.run = Run::Primary;
         member.engine.gate = false;
         member.engine.configured = sync.clone();

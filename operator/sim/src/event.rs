@@ -169,6 +169,10 @@ pub enum Ev {
     Spring {
         fault: Fault,
     },
+    /// A person looks whether an election needs a decision.
+    Person {
+        patience: u64,
+    },
     /// The operator takes one step.
     Operate,
     Undo {

@@ -23,6 +23,8 @@ pub enum Fault {
     Cut { one: usize, other: usize, lasts: u64 },
     /// A member reaches no other; with `api` not the API server either.
     Isolate { member: usize, api: bool, lasts: u64 },
+    /// These reach each other, but neither the others nor the API server.
+    Split { away: Vec<usize>, lasts: u64 },
     /// A member does not reach the API server.
     CutApi { member: usize, lasts: u64 },
     /// The API server is down.
@@ -67,6 +69,12 @@ pub enum Fault {
     OperatorAway { lasts: u64 },
     /// Two operators are at work, one of which knows what was true before.
     Operators { lasts: u64 },
+    /// Strikes so long after the next write that changes the rule has been asked for, and that write takes so much longer;
+    /// if it does, its answer is lost. Members count from the leader.
+    RuleTrap { after: u64, limbo: u64, fault: Box<Fault> },
+    /// From then on a person looks now and then. When members have said for so long that an election cannot be proved, and
+    /// whoever has the missing directories is off, the person accepts that what only these hold is lost.
+    AcceptLoss { patience: u64 },
     /// Strikes so long after the record's next such phase; members count from its leader.
     Ambush {
         phase: Phase,
@@ -85,6 +93,7 @@ impl Fault {
             | Fault::Cut { lasts, .. }
             | Fault::Isolate { lasts, .. }
             | Fault::CutApi { lasts, .. }
+            | Fault::Split { lasts, .. }
             | Fault::ApiDown { lasts }
             | Fault::ApiFlaky { lasts }
             | Fault::WatchLag { lasts }
@@ -97,7 +106,7 @@ impl Fault {
             | Fault::OperatorAway { lasts }
             | Fault::Operators { lasts }
             | Fault::FenceByHand { lasts, .. } => *lasts,
-            Fault::Ambush { after, fault, .. } => after + fault.lasts(),
+            Fault::Ambush { after, fault, .. } | Fault::RuleTrap { after, fault, .. } => after + fault.lasts(),
             _ => 500,
         }
     }
@@ -146,6 +155,7 @@ impl Fault {
                 *one = at(*one);
                 *other = at(*other);
             }
+            Fault::Split { away, .. } => away.iter_mut().for_each(|member| *member = at(*member)),
             _ => {}
         }
         self

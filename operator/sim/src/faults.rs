@@ -1,6 +1,6 @@
 //! Faults strike, and end.
 
-use holdfast_core::failover::{MemberName, Phase};
+use holdfast_core::failover::{MemberName, Phase, Record};
 use holdfast_core::instance::{Command, Event, Mutant};
 
 use crate::event::Ev;
@@ -31,6 +31,19 @@ impl World {
             let fault = fault.aimed(|m| (leader + m) % members);
             self.push(after, Ev::Spring { fault });
         }
+    }
+
+    /// Lies in wait for a change of the rule: strikes while its write is on its way. Says how much longer that takes.
+    pub(crate) fn trap(&mut self, m: usize, record: &Record) -> u64 {
+        let same = |now: &Record| (now.term, now.phase) == (record.term, record.phase) && now.rule != record.rule;
+        if self.traps.is_empty() || !self.store.record().is_some_and(same) {
+            return 0;
+        }
+        let (after, limbo, fault) = self.traps.remove(0);
+        let members = self.members.len();
+        let fault = fault.aimed(|other| (m + other) % members);
+        self.push(after, Ev::Spring { fault });
+        limbo
     }
 
     pub(crate) fn strike_with(&mut self, n: usize, fault: Fault) {
@@ -64,6 +77,17 @@ impl World {
                 }
                 if api {
                     self.weather.api_cut[member] = now + lasts;
+                }
+            }
+            Fault::Split { away, lasts } => {
+                for one in 0..self.members.len() {
+                    let side = away.contains(&one);
+                    for other in (0..self.members.len()).filter(|other| away.contains(other) != side) {
+                        self.cut(one, other, now + lasts);
+                    }
+                    if side {
+                        self.weather.api_cut[one] = now + lasts;
+                    }
                 }
             }
             Fault::CutApi { member, lasts } => self.weather.api_cut[member] = now + lasts,
@@ -119,6 +143,11 @@ impl World {
                 self.push(lasts, Ev::Undo { fault });
                 self.wake_operator();
             }
+            Fault::AcceptLoss { patience } => {
+                self.person.looks = true;
+                self.push(0, Ev::Person { patience });
+            }
+            Fault::RuleTrap { after, limbo, fault } => self.traps.push((after, limbo, *fault)),
             Fault::Ambush { phase, after, fault } => self.ambushes.push((phase, after, *fault)),
             Fault::Durability { durability } => self.wish(|spec| spec.durability = durability),
             Fault::Leaving { member, lasts } => {

@@ -181,12 +181,13 @@ impl World {
     /// I4: once faults have ended, everything heals within the bound.
     pub(crate) fn check(&mut self) {
         self.ambushes.clear();
+        self.traps.clear();
         if self.settled() {
             self.done = true;
             return;
         }
         if self.now > self.heal_start() + BOUND {
-            if self.could_heal() {
+            if self.could_heal() || self.person_helps() {
                 let record = format!("{:?}", self.store.record());
                 self.violated(
                     "I4",
@@ -227,7 +228,13 @@ impl World {
             let gone = self.members.iter().skip(self.wanted);
             gone.filter_map(|m| m.dir.as_ref()).any(|d| d.id == *dir)
         };
-        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir) && !away(dir);
+        // Where slots are bounded, a member clones over a directory that the rule still names: a person must do without that.
+        let replaced = |dir: &holdfast_core::failover::DirId| {
+            let mut members = self.members.iter();
+            let testified = |m: &Member| m.disk.testimony.as_ref().is_some_and(|gone| gone.dir == *dir);
+            self.plan.keeps > 0 && !members.any(|m| m.dir.as_ref().is_some_and(|d| d.id == *dir) || testified(m))
+        };
+        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir) && !away(dir) && !replaced(dir);
         let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
         record.rule.leader.as_ref().is_some_and(left) || members >= seals_needed(&record.rule)
     }

@@ -13,6 +13,7 @@ mod commit;
 mod engine;
 mod faults;
 mod operator;
+mod person;
 mod replication;
 mod shell;
 mod work;

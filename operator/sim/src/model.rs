@@ -1,6 +1,6 @@
 //! What the world is made of: logs, directories, engines, connections, members.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
 use holdfast_core::instance::{DiskState, Instance, Moment, SetSpec, SyncNames, Upstream, VolumeSeen};
@@ -33,8 +33,10 @@ pub struct Dir {
     pub system: u64,
     /// The last shutdown was clean.
     pub clean: bool,
-    /// Physical slots, by member.
-    pub slots: BTreeSet<MemberName>,
+    /// Physical slots, by member, and from where each holds the log; `None` when that was too much, and the slot is lost.
+    pub slots: BTreeMap<MemberName, Option<usize>>,
+    /// So many records at the beginning of the log are no more, though this model keeps them to compare.
+    pub gone: usize,
 }
 
 impl Dir {
@@ -157,7 +159,9 @@ pub struct Member {
     pub slow: u64,
     /// Where each leader was when this member last heard it.
     pub heard: BTreeMap<usize, u64>,
-    /// When this member last could reach the API server or a majority.
+    /// When this member last heard a word of each other.
+    pub words: BTreeMap<usize, u64>,
+    /// When this member, while it serves, last reached the API server or members enough.
     pub contact: u64,
 }
 
@@ -209,6 +213,7 @@ impl Member {
             full: 0,
             slow: 0,
             heard: BTreeMap::new(),
+            words: BTreeMap::new(),
             contact: 0,
         }
     }

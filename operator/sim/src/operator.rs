@@ -74,9 +74,11 @@ impl World {
         if n < self.members[m].told {
             return;
         }
-        let spec = self.specs[self.told[n]].clone();
+        let (now, spec) = (self.now, self.specs[self.told[n]].clone());
         let member = &mut self.members[m];
         member.told = n;
+        // it came from the API server
+        member.contact = now;
         if member
             .spec
             .as_ref()

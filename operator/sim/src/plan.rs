@@ -23,6 +23,9 @@ pub struct Plan {
     /// Clocks run apart by up to so many thousandths.
     #[serde(default)]
     pub drift: u64,
+    /// Slots hold at most so many records for a member that is away; 0: all.
+    #[serde(default)]
+    pub keeps: usize,
     /// What strikes, in order of time (ms).
     pub faults: Vec<(u64, Fault)>,
 }
@@ -73,7 +76,12 @@ impl Plan {
         let copies = copies.min(members as u16);
         let from_nothing = rng.chance(40);
         let drift = if rng.chance(300) { rng.range(1, 90) } else { 0 };
-        let style = rng.below(12);
+        // the last two seldom: they take long
+        let style = match rng.below(26) {
+            24 => 12,
+            25 => 13,
+            n => n / 2,
+        };
         let count = if style < 6 { 1 + rng.below(7) } else { 3 + rng.below(8) };
         let mut faults: Vec<(u64, Fault)> = Vec::new();
         for _ in 0..count {
@@ -92,11 +100,14 @@ impl Plan {
                 6..=7 => Plan::crash(&mut rng, members),
                 8 => Plan::wish(&mut rng, members),
                 9 => Plan::ambush(&mut rng, members),
+                12 => Plan::loss(&mut rng, members),
+                13 => Plan::trap(&mut rng, members),
                 _ => Plan::churn(&mut rng, members),
             };
             faults.push((at, fault));
         }
         faults.sort_by_key(|(at, _)| *at);
+        let keeps = if rng.chance(300) { rng.range(5, 60) as usize } else { 0 };
         Plan {
             seed,
             members,
@@ -104,6 +115,7 @@ impl Plan {
             copies,
             from_nothing,
             drift,
+            keeps,
             faults,
         }
     }
@@ -121,6 +133,58 @@ impl Plan {
             9 => Fault::KillEngine { member },
             10 => Fault::WatchLag { lasts: 4 * lasts },
             _ => Fault::SlowDisk { member, lasts },
+        }
+    }
+
+    /// Crashes while a change of the rule is being written, of which nobody knows whether it was.
+    fn trap(rng: &mut Rng, members: usize) -> Fault {
+        if rng.chance(400) {
+            return Plan::churn(rng, members);
+        }
+        let fault = match rng.below(4) {
+            0 => Fault::KillEngine { member: 0 },
+            _ => Plan::crash(rng, members),
+        };
+        let member = if rng.chance(700) { 0 } else { rng.index(members) };
+        let fault = fault.aimed(|_| member);
+        if rng.chance(200) {
+            return fault;
+        }
+        let limbo = match rng.below(3) {
+            0 => 0,
+            1 => rng.range(1, 1_000),
+            _ => rng.range(1, 4_000),
+        };
+        let after = if rng.chance(500) {
+            rng.below(12)
+        } else {
+            rng.below(limbo + 300)
+        };
+        Fault::RuleTrap {
+            after,
+            limbo,
+            fault: Box::new(fault),
+        }
+    }
+
+    /// So many are away or have lost their volumes that a person must decide.
+    fn loss(rng: &mut Rng, members: usize) -> Fault {
+        let member = if rng.chance(400) { 0 } else { rng.index(members) };
+        let (down, lasts) = (rng.range(500, 6_000), rng.range(500, 6_000));
+        let down = if rng.chance(60) { down + 12_000 } else { down };
+        match rng.below(12) {
+            0..=2 => Fault::AcceptLoss {
+                patience: rng.below(4_000),
+            },
+            3..=5 => Fault::LoseVolume { member, down },
+            6..=8 => Fault::PowerCut { member, down },
+            9 => Fault::SlowDisk { member, lasts },
+            10 => Fault::Cut {
+                one: member,
+                other: rng.index(members),
+                lasts,
+            },
+            _ => Plan::crash(rng, members),
         }
     }
 
@@ -205,7 +269,11 @@ impl Plan {
             1 => rng.range(600, 4_000),
             _ => rng.range(3_000, 9_000),
         };
-        match rng.below(37) {
+        match rng.below(38) {
+            37 => Fault::Split {
+                away: (0..members).filter(|m| *m == member || rng.chance(400)).collect(),
+                lasts: rng.range(1_000, 15_000),
+            },
             0..=1 => Fault::KillEngine { member },
             2..=3 => Fault::KillAgent {
                 member,

@@ -60,8 +60,9 @@ impl World {
         let slot = primary
             .dir
             .as_ref()
-            .is_some_and(|dir| dir.slots.contains(&self.members[m].name));
-        if taken || !slot || !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
+            .and_then(|dir| dir.slots.get(&self.members[m].name));
+        let held = slot.is_some_and(Option::is_some);
+        if taken || slot.is_none() || !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
             return self.push(again, Ev::Connect { m, run });
         }
         let (Some(own), Some(theirs)) = (&self.members[m].dir, &primary.dir) else {
@@ -75,9 +76,17 @@ impl World {
                 .history
                 .iter()
                 .any(|(t, end)| *t == term && start as u64 <= end.0);
-        if !on || own.timeline > theirs.timeline {
-            self.members[m].engine.diverged =
-                Some("requested starting point is not in this server's history".to_owned());
+        let refused = if !on || own.timeline > theirs.timeline {
+            Some("requested starting point is not in this server's history")
+        } else if !held {
+            Some("can no longer get changes from replication slot")
+        } else if start < theirs.gone {
+            Some("requested WAL segment has already been removed")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            self.members[m].engine.diverged = Some(why.to_owned());
             return self.push(again, Ev::Connect { m, run });
         }
         if let Some(last) = own.log.last()
@@ -209,6 +218,14 @@ impl World {
         let conn = &mut self.conns[i];
         conn.flushed = conn.flushed.max(flushed);
         conn.alive = self.now;
+        let flushed = conn.flushed;
+        if self.plan.keeps > 0 {
+            let name = self.members[s].name.clone();
+            let slots = self.members[p].dir.as_mut().map(|dir| &mut dir.slots);
+            if let Some(Some(at)) = slots.and_then(|slots| slots.get_mut(&name)) {
+                *at = flushed;
+            }
+        }
         self.release(id);
     }
 

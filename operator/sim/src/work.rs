@@ -29,9 +29,12 @@ impl World {
         {
             let common = common(&dir.log, &other.log[..other.flushed]);
             self.ghosts.push(dir.clone());
-            dir.log.truncate(common);
-            dir.flushed = common;
-            dir.consistent = other.flushed;
+            // with no tail of its own there is nothing to rewind, and `pg_rewind` leaves it as it is
+            if common < dir.log.len() {
+                dir.log.truncate(common);
+                dir.flushed = common;
+                dir.consistent = other.flushed;
+            }
         }
         self.begin_work(m, Work::Rewind, Some(to));
     }
@@ -76,6 +79,7 @@ impl World {
             system,
             clean: true,
             slots: Default::default(),
+            gone: 0,
         };
         for _ in 0..3 {
             dir.append(system);
@@ -108,7 +112,7 @@ impl World {
     }
 
     fn rewound(&mut self, m: usize, source: usize, term: Term) -> bool {
-        let from = &self.members[source];
+        let (keeps, from) = (self.plan.keeps, &self.members[source]);
         let Some(other) = from
             .dir
             .clone()
@@ -120,11 +124,19 @@ impl World {
             return false;
         };
         let common = common(&dir.log, &other.log[..other.flushed]);
+        if common == dir.log.len() && dir.consistent <= common {
+            return true;
+        }
         dir.log.truncate(common);
         dir.flushed = common;
         dir.timeline = other.timeline;
         dir.history = other.history.clone();
         dir.consistent = other.flushed;
-        true
+        if keeps > 0 {
+            // what the leader still has of its log is copied along: it need not be streamed, when it may be gone
+            dir.log = other.log[..other.flushed].to_vec();
+            dir.flushed = other.flushed;
+        }
+        common >= other.gone
     }
 }

@@ -6,6 +6,7 @@ use holdfast_core::instance::{Event, MemberSpec, Message, Mutant, SetSpec, Timin
 use crate::event::{Ev, Queue};
 use crate::ledger::Ledger;
 use crate::model::{Conn, Dir, Member};
+use crate::person::Person;
 use crate::plan::{Fault, Plan};
 use crate::rng::Rng;
 use crate::store::Store;
@@ -49,6 +50,8 @@ pub struct World {
     pub operating: bool,
     /// Faults that wait for a phase of the record.
     pub ambushes: Vec<(Phase, u64, Fault)>,
+    /// Faults that wait for a write that changes the rule.
+    pub traps: Vec<(u64, u64, Fault)>,
     /// Directories that are gone: what they had flushed was flushed.
     pub ghosts: Vec<Dir>,
     pub weather: Weather,
@@ -63,6 +66,8 @@ pub struct World {
     pub heals_at: u64,
     /// A volume was lost for good.
     pub lost_volume: bool,
+    /// Whoever may accept a loss.
+    pub person: Person,
     /// The directories that were on it.
     pub lost: Vec<holdfast_core::failover::DirId>,
 }
@@ -110,6 +115,7 @@ impl World {
             wanted: n,
             operating: false,
             ambushes: Vec::new(),
+            traps: Vec::new(),
             ghosts: Vec::new(),
             weather,
             ledger: Ledger::default(),
@@ -125,6 +131,7 @@ impl World {
             done: false,
             heals_at: u64::MAX,
             lost_volume: false,
+            person: Person::default(),
             lost: Vec::new(),
         };
         world.store.versions.push(Record::bootstrap(name(0)));
@@ -169,6 +176,7 @@ impl World {
     }
 
     fn happen(&mut self, ev: Ev) {
+        let at = self.now;
         match ev {
             Ev::Tick { m, epoch } if self.is_epoch(m, epoch) => {
                 let pause = 150 + self.rng.below(150);
@@ -183,6 +191,7 @@ impl World {
             }
             Ev::Agent { m, epoch, event } if self.is_epoch(m, epoch) => self.step(m, event),
             Ev::Arrive { from, m, message } if self.members[m].agent.is_some() => {
+                self.members[m].words.insert(from, at);
                 if let Message::Heartbeat(beat) = &message
                     && beat.role == holdfast_core::instance::Role::Leader
                 {
@@ -256,6 +265,7 @@ impl World {
             Ev::Strike { n } => self.strike(n),
             Ev::Spring { fault } => self.strike_with(usize::MAX, fault),
             Ev::Operate => self.operate(),
+            Ev::Person { patience } => self.person_looks(patience),
             Ev::Undo { fault } => self.undo(fault),
             Ev::Check => self.check(),
             _ => {}

@@ -74,7 +74,7 @@ pub async fn gather(cluster: &Cluster, name: &str) -> Result<Picture, Failure> {
     let set = cluster.set(name).await?;
     let record = crate::failover::record(cluster, name).await.ok();
     Ok(Picture {
-        record: record.map(|r| RecordLine {
+        record: record.map(|(r, _)| RecordLine {
             term: i64::from(r.term.0),
             leader: r.leader.0,
         }),

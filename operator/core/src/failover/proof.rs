@@ -19,22 +19,32 @@ pub fn seals_needed(rule: &Rule) -> usize {
     (rule.standbys.len() + 1).saturating_sub(usize::from(rule.quorum))
 }
 
+/// The same without the directories that a person has given up: so many of the rest of S that they meet every acknowledging
+/// set, as far as that has anybody left. A commit that none but these hold is lost. But as long as the leader is not given
+/// up, it may be the one who is left.
+fn seals_needed_without(rule: &Rule, lost: &[DirId]) -> usize {
+    let given_up = rule.standbys.iter().filter(|dir| lost.contains(*dir)).count();
+    let left = usize::from(rule.quorum).saturating_sub(given_up);
+    let leader = rule.leader.as_ref().is_some_and(|leader| lost.contains(leader));
+    let meets = if leader { left.max(1) } else { left };
+    (rule.standbys.len() - given_up + 1).saturating_sub(meets)
+}
+
 /// Whether these seals hold every commit acknowledged under `rule`. In this order:
 ///
 /// 1. Nothing was ever led (`rule.leader` is `None`): nothing proves, so that nobody but the first member makes a database.
 /// 2. The rule's own leader is among them, its directory never rewound since it led: it holds everything.
 /// 3. At least [`seals_needed`] members of S are among them.
 ///
-/// `lost` names directories that a person has given up: they count as sealed, and commits that only they hold are lost.
+/// `lost` names directories that a person has given up: commits that only they hold are lost, and no others.
 pub fn proves<'a>(rule: &Rule, seals: impl IntoIterator<Item = &'a Seal>, lost: &[DirId]) -> bool {
     let Some(leader) = &rule.leader else { return false };
-    let mut members = lost.iter().filter(|dir| rule.standbys.contains(*dir)).count();
-    let mut own = lost.contains(leader);
+    let (mut members, mut own) = (0, false);
     for seal in seals {
         own |= seal.dir == *leader && seal.led.is_some();
         members += usize::from(rule.standbys.contains(&seal.dir) && !lost.contains(&seal.dir));
     }
-    own || members >= seals_needed(rule)
+    own || members >= seals_needed_without(rule, lost)
 }
 
 #[cfg(test)]
@@ -83,7 +93,32 @@ mod tests {
         assert!(!proves(&rule(2, 0), &[seal(1, None), seal(2, None)], &[]));
     }
 
+    #[test]
+    fn who_is_left_must_be_heard_before_a_loss_is_accepted() {
+        let both = [seal(2, None), seal(3, None)];
+        let lost = [dir(0), dir(1)];
+        assert!(
+            !proves(&rule(3, 1), &both[..1], &lost),
+            "d3 may hold what only d0 and d1 held beside it"
+        );
+        assert!(proves(&rule(3, 1), &both, &lost));
+        assert!(!proves(&rule(1, 1), &[], &lost[1..]), "the leader was not given up");
+    }
+
     proptest! {
+        /// With directories given up, a proof still holds what any other directory holds.
+        #[test]
+        fn only_what_nobody_else_holds_is_lost(n in 0usize..=6, q in 0u16..=6, sealed in 0u32..128, acked in 0u32..128, lost in 0u32..128) {
+            prop_assume!(usize::from(q) <= n);
+            let among = |bits: u32, from: usize| (from..=n).filter(move |i| bits >> i & 1 == 1);
+            let sealed: Vec<Seal> = among(sealed, 1).map(|i| seal(i, None)).collect();
+            let (acked, lost): (Vec<DirId>, Vec<DirId>) = (among(acked | 1, 0).map(dir).collect(), among(lost, 0).map(dir).collect());
+            let kept = acked.iter().any(|dir| !lost.contains(dir));
+            if acked.len() > usize::from(q) && kept && proves(&rule(n, q), &sealed, &lost) {
+                prop_assert!(sealed.iter().any(|s| acked.contains(&s.dir)));
+            }
+        }
+
         /// A set of seals that proves meets every set of q members that could have acknowledged.
         #[test]
         fn quorums_meet(n in 1usize..=6, q in 1u16..=6, sealed in 0u32..64, acknowledged in 0u32..64) {

@@ -151,6 +151,10 @@ pub struct Record {
     /// The id of the last command that a change of this record carried out (switchover, failover accepting loss).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_command: Option<String>,
+    /// Directories that a person has given up, in `Sealing` and `Promoting`: what only they hold need not be proved. Written
+    /// on the very version of the record that the person saw, and gone once somebody leads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<DirId>,
 }
 
 impl Record {
@@ -164,6 +168,7 @@ impl Record {
             rule: Rule::default(),
             system_identifier: None,
             last_command: None,
+            given_up: Vec::new(),
         }
     }
 }

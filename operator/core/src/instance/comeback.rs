@@ -27,7 +27,7 @@ impl Instance {
             return self.fence(&format!("{} leads term {}", record.leader, record.term));
         }
         self.lead = None;
-        self.watch_leader(record);
+        let lost = self.watch_leader(record);
         if self.busy.is_some() {
             self.role = Role::Preparing;
             return;
@@ -35,10 +35,10 @@ impl Instance {
         if self.persisting.is_some() || self.restart_if_asked(record) {
             return;
         }
-        self.wait(Why::Following {
+        self.wait(lost.unwrap_or(Why::Following {
             leader: record.leader.clone(),
             term: record.term,
-        });
+        }));
         if self.disk.half && self.heal.fresh == Some(record.term) {
             return self.settle_fresh(record);
         }
@@ -132,7 +132,8 @@ impl Instance {
 
     /// Attaches a running standby, in this order:
     ///
-    /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound.
+    /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound, and one
+    ///    that is refused after that is cloned: the leader has no more what it lacks.
     /// 2. It must first follow nobody, so that its position is certain.
     /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows.
     /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
@@ -147,6 +148,10 @@ impl Instance {
                     what: "following",
                     why: why.clone(),
                 });
+                if self.heal.rewound == Some(record.term) && !self.mutation.is(Mutant::RewindsForEver) {
+                    self.heal.clone_next();
+                    return self.stop(HowToStop::Clean);
+                }
                 return self.rewind(record);
             }
             let same = |now: &Upstream| {
@@ -326,6 +331,7 @@ impl Instance {
         // another directory than the one that failed
         self.heal.crashes = 0;
         self.heal.fresh = (!initdb).then_some(term);
+        self.heal.rewound = (work == Work::Rewind).then_some(term);
         self.write_made(term, initdb);
     }
 

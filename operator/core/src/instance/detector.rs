@@ -1,6 +1,6 @@
 //! Whether the leader is lost, and whether it is this member's turn to say so.
 
-use crate::failover::{Phase, Record};
+use crate::failover::{DirId, MemberName, Phase, Record};
 
 use super::event::Engine;
 use super::machine::Instance;
@@ -35,13 +35,14 @@ impl Instance {
         })
     }
 
-    /// Opens an election if the leader is lost, in this order:
+    /// Opens an election if the leader is lost, and tells if that has been in vain for long, in this order:
     ///
     /// 1. It says itself that its engine is down, or was not heard healthy for the time of detection.
-    /// 2. Only a member that could itself be sealed opens one, and only when those heard lately could prove it.
+    /// 2. Only a member that could itself be sealed opens one, and only when those heard lately could prove it, or a person
+    ///    has given up those that are not there.
     /// 3. While a peer says that it hears the leader, one cut link is the likelier reason (unless the leader itself said so).
     /// 4. Members take turns, so that two seldom open at once; if they do, one write wins.
-    pub(super) fn watch_leader(&mut self, record: &Record) {
+    pub(super) fn watch_leader(&mut self, record: &Record) -> Option<Why> {
         let dead = self.leader_says_dead(record);
         let led = self
             .peers
@@ -53,28 +54,50 @@ impl Instance {
         let silent = self.now.since(last) > self.timings.detect;
         if !dead && !silent {
             self.lost_since = None;
-            return;
+            return None;
         }
         let since = *self.lost_since.get_or_insert(self.now);
         let able = self.whole() && matches!(*self.engine, Engine::Standby(_)) && self.shutdown.is_none();
-        if !able || !self.could_prove(record) {
-            return;
+        if !able {
+            return None;
         }
-        let heard_by = |(name, peer): (&crate::failover::MemberName, &super::peers::Peer)| {
+        let accepted = self.accepted();
+        let lost = accepted.as_ref().map_or(&record.given_up, |accepted| &accepted.without);
+        if !self.could_prove(record, lost) {
+            // A leader that comes back soon needs nobody's proof.
+            let long = self.now.since(since) > self.timings.lease;
+            return long.then(|| self.proof_impossible(record));
+        }
+        let heard_by = |(name, peer): (&MemberName, &super::peers::Peer)| {
             *name != record.leader && self.live(name) && peer.last.hears_leader && peer.last.term == record.term
         };
         if !dead && self.peers.of.iter().any(heard_by) {
-            return;
+            return None;
         }
         if self.now.since(since) < self.turn(record) {
-            return;
+            return None;
         }
-        if self.open(record, self.me.clone(), None) {
-            self.wait(Why::ElectionOpened {
-                term: record.term.next(),
-                leader: record.leader.clone(),
-            });
-        }
+        let opened = match accepted {
+            Some(accepted) => self.open_accepting(record, accepted),
+            None => self.open(record, self.me.clone(), None),
+        };
+        opened.then(|| Why::ElectionOpened {
+            term: record.term.next(),
+            leader: record.leader.clone(),
+        })
+    }
+
+    /// Whose return would let the members elect.
+    fn proof_impossible(&self, record: &Record) -> Why {
+        let here = |dir: &DirId| {
+            let heard = |(m, peer): (&MemberName, &super::peers::Peer)| {
+                self.live(m) && (peer.last.dir.as_ref() == Some(dir) || peer.last.gone.as_ref() == Some(dir))
+            };
+            self.disk.dir.as_ref() == Some(dir) || self.peers.of.iter().any(heard)
+        };
+        let rule = record.rule.leader.iter().chain(&record.rule.standbys);
+        let needs = rule.filter(|dir| !here(dir)).map(|dir| self.member_of(dir)).collect();
+        Why::ProofImpossible { needs }
     }
 
     /// How long this member lets others go first.

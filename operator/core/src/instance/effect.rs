@@ -10,7 +10,7 @@ use super::event::DiskState;
 use super::message::Message;
 
 /// The resourceVersion of a record: a conditional write names the one it was decided on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub String);
 

@@ -1,5 +1,7 @@
 //! Opening an election, and being elected.
 
+use std::collections::BTreeMap;
+
 use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, position, proof};
 
 use super::machine::Instance;
@@ -8,6 +10,15 @@ use super::mutant::Mutant;
 use super::spec::{Command, Durability};
 use super::{Moment, Why};
 
+/// A loss that a person accepts.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    /// The request.
+    id: String,
+    /// The directories given up.
+    pub without: Vec<DirId>,
+}
+
 impl Instance {
     /// Opens an election: the next term, the rule kept. From the moment of the write the old term is dead.
     pub(super) fn open(&mut self, record: &Record, prefer: MemberName, command: Option<String>) -> bool {
@@ -15,11 +26,49 @@ impl Instance {
             term: record.term.next(),
             phase: Phase::Sealing,
             leader: prefer,
-            rule: record.rule.clone(),
-            system_identifier: record.system_identifier,
             last_command: command.or_else(|| record.last_command.clone()),
+            ..record.clone()
         };
         next.term > record.term && self.write(next)
+    }
+
+    /// The same, for a person who accepts that what only some directories hold is lost.
+    pub(super) fn open_accepting(&mut self, record: &Record, accepted: Accepted) -> bool {
+        let record = Record {
+            given_up: accepted.without,
+            ..record.clone()
+        };
+        self.open(&record, self.me.clone(), Some(accepted.id))
+    }
+
+    /// The loss that a person accepts, if the record is still as that person saw it: nobody has led since, or lives on
+    /// unknown to that person.
+    pub(super) fn accepted(&self) -> Option<Accepted> {
+        let (record, version) = self.register.known.as_ref()?;
+        match self.spec.as_ref()?.command.as_ref()? {
+            Command::FailoverAcceptingLoss { id, seen, without }
+                if seen == version
+                    || (self.mutation.is(Mutant::AcceptsAnyVersion) && record.last_command.as_ref() != Some(id)) =>
+            {
+                Some(Accepted {
+                    id: id.clone(),
+                    without: without.clone(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// In an election that cannot be proved: what a person has given up is written down in the record. Whoever is elected
+    /// then proves by that, whether it has heard the person or not.
+    fn accept_loss(&mut self, record: &Record) {
+        if let Some(accepted) = self.accepted() {
+            self.write(Record {
+                given_up: accepted.without,
+                last_command: Some(accepted.id),
+                ..record.clone()
+            });
+        }
     }
 
     /// Takes the election if it is this member's to take, in this order:
@@ -29,8 +78,8 @@ impl Instance {
     /// 3. The conditional write decides.
     pub(super) fn elect(&mut self, record: &Record) {
         let term = record.term;
-        let seals = self.seals_of(term);
-        let (lost, command) = self.given_up(record);
+        let mut seals = self.seals_of(term);
+        let lost = self.counted_out(record, &mut seals);
         let rule = self.rule_to_prove(&record.rule);
         let election = Election {
             rule: &rule,
@@ -56,7 +105,8 @@ impl Instance {
             }
             let missing = election.missing();
             let needs = missing.iter().map(|dir| self.member_of(dir)).collect();
-            return self.wait(Why::ProofImpossible { needs });
+            self.wait(Why::ProofImpossible { needs });
+            return self.accept_loss(record);
         }
         if !election.ranks_first(&self.me, live) || self.leaves_election_to_target() {
             return;
@@ -70,12 +120,10 @@ impl Instance {
             record.rule.clone()
         };
         let elected = Record {
-            term,
             phase: Phase::Promoting,
             leader: self.me.clone(),
             rule,
-            system_identifier: record.system_identifier,
-            last_command: command.or_else(|| record.last_command.clone()),
+            ..record.clone()
         };
         self.write(elected);
     }
@@ -86,14 +134,19 @@ impl Instance {
         self.peers.farthest.is_some() && at.since(self.peers.farthest_at) <= slack
     }
 
-    /// The directories that a person has given up by a command not carried out yet.
-    pub(super) fn given_up(&self, record: &Record) -> (Vec<DirId>, Option<String>) {
-        match self.spec.as_ref().and_then(|spec| spec.command.as_ref()) {
-            Some(Command::FailoverAcceptingLoss { id, without }) if record.last_command.as_ref() != Some(id) => {
-                (without.clone(), Some(id.clone()))
-            }
-            _ => (Vec::new(), None),
+    /// The directories that a person has given up. (A deliberate bug counts them as sealed.)
+    fn counted_out(&self, record: &Record, seals: &mut BTreeMap<MemberName, Seal>) -> Vec<DirId> {
+        if !self.mutation.is(Mutant::GivenUpCounts) {
+            return record.given_up.clone();
         }
+        for dir in &record.given_up {
+            seals.entry(self.member_of(dir)).or_insert_with(|| Seal {
+                dir: dir.clone(),
+                position: Default::default(),
+                led: Some(record.term),
+            });
+        }
+        Vec::new()
     }
 
     fn rule_to_prove(&self, rule: &Rule) -> Rule {
@@ -155,8 +208,7 @@ impl Instance {
     }
 
     /// Whether the members heard lately could prove an election: if not, to open one would only end a term.
-    pub(super) fn could_prove(&self, record: &Record) -> bool {
-        let (lost, _) = self.given_up(record);
+    pub(super) fn could_prove(&self, record: &Record, lost: &[DirId]) -> bool {
         let mine = self.disk.dir.iter().cloned();
         // A leader that is there but down starts again in place sooner than it could be elected by its own directory alone.
         let theirs = self
@@ -179,6 +231,6 @@ impl Instance {
         let seals: Vec<Seal> = there.chain(gone).collect();
         let own_async =
             self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
-        proof::proves(&self.rule_to_prove(&record.rule), &seals, &lost) || (own_async && record.rule.leader.is_some())
+        proof::proves(&self.rule_to_prove(&record.rule), &seals, lost) || (own_async && record.rule.leader.is_some())
     }
 }

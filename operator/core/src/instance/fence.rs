@@ -6,6 +6,7 @@ use super::event::Work;
 use super::machine::{Instance, Run};
 use super::message::Role;
 use super::mutant::Mutant;
+use super::spec::Durability;
 
 impl Instance {
     /// Stops the engine at once: immediate shutdown, then SIGKILL by a deadline. Asked again if it has not stopped by then.
@@ -24,11 +25,18 @@ impl Instance {
         });
     }
 
-    /// Whether this member has reached neither the record nor a majority of members for the fence time.
+    /// Whether this member has reached, for the fence time, neither the record nor members enough that none can be elected
+    /// without its hearing of it: a majority; in `Async`, where a member needs nobody's seal but its own, every other one.
     pub(super) fn cut_off(&self) -> bool {
         let time = self.timings.fence;
         let api = self.register.contact.is_some_and(|at| self.now.since(at) <= time);
-        !api && !self.majority_within(time)
+        let alone = self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async);
+        let enough = if alone && !self.mutation.is(Mutant::AsyncTrustsMajority) {
+            self.everybody_within(time)
+        } else {
+            self.majority_within(time)
+        };
+        !api && !enough
     }
 
     /// Whether a majority of members has not been heard lately: the record is then read more often.
@@ -40,7 +48,7 @@ impl Instance {
     ///
     /// 1. Only one whose engine runs as a primary, or is starting to.
     /// 2. One that reaches the record goes on: it will learn there if its term is over.
-    /// 3. One that reaches a majority of members goes on: no election could pass them by.
+    /// 3. One that reaches members enough goes on: no election could pass them by.
     pub(super) fn fence_if_due(&mut self) -> bool {
         if self.run != Run::Primary || self.served.fencing.is_some() {
             return self.run == Run::Primary && self.served.fencing.is_some() && self.fence_again();
@@ -54,7 +62,7 @@ impl Instance {
         if !long || !self.cut_off() || self.mutation.is(Mutant::NoFence) {
             return false;
         }
-        self.fence("it reaches neither the API server nor a majority of members");
+        self.fence("it reaches neither the API server nor enough members");
         true
     }
 

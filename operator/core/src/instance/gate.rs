@@ -38,7 +38,8 @@ impl Instance {
         let have = rule.standbys.iter().filter(flushed).count();
         let need = usize::from(rule.quorum);
         // Under a rule that may be gone a moment later, that proves nothing: it asks the same of other standbys.
-        let backs = have >= need && !self.rule_in_doubt(rule);
+        let sure = !self.rule_in_doubt(rule) || self.mutation.is(Mutant::TrustsDoubtfulRule);
+        let backs = have >= need && sure;
         let now = (backs || self.mutation.is(Mutant::NoComeBackGate)).then_some(self.now);
         let backed = backed.or(now);
         if let Some(lead) = &mut self.lead {

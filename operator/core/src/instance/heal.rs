@@ -36,6 +36,8 @@ pub(super) struct Heal {
     pub making: Option<Term>,
     /// The directory was made from this term's leader and is not consistent yet.
     pub fresh: Option<Term>,
+    /// The directory was rewound to this term's leader.
+    pub rewound: Option<Term>,
     /// The directory is to be rewound to this term's leader, and that has not begun.
     pub rewinds: Option<Term>,
 }
@@ -55,12 +57,18 @@ impl Heal {
         }
     }
 
+    /// Nothing less than a clone will do.
+    pub fn clone_next(&mut self) {
+        self.crashes = CRASHES_TO_CLONE;
+    }
+
     /// The engine answers.
     pub fn well(&mut self, now: Moment) {
         let since = *self.runs_since.get_or_insert(now);
         if now.since(since) >= WELL_AFTER {
             self.crashes = 0;
             self.tries = 0;
+            self.rewound = None;
         }
     }
 }

@@ -80,7 +80,7 @@ impl Instance {
         }
         let needs = record.rule.standbys.iter().map(|dir| self.member_of(dir)).collect();
         self.wait(Why::ProofImpossible { needs });
-        if self.could_prove(record) {
+        if self.could_prove(record, &record.given_up) {
             self.open(record, self.me.clone(), None);
         }
     }
@@ -156,7 +156,7 @@ impl Instance {
 
     fn give_up_promotion(&mut self, record: &Record) {
         self.role = Role::Stopped;
-        if self.could_prove(record) {
+        if self.could_prove(record, &record.given_up) {
             self.open(record, self.me.clone(), None);
         }
     }
@@ -178,7 +178,7 @@ impl Instance {
         self.role = Role::Stopped;
         if self.cut_off() {
             return self.wait(Why::Fenced {
-                because: "it reaches neither the API server nor a majority of members".into(),
+                because: "it reaches neither the API server nor enough members".into(),
             });
         }
         let sync = self.setting(&record.rule);
@@ -313,6 +313,7 @@ impl Instance {
         self.write(Record {
             phase: Phase::Leading,
             rule,
+            given_up: Vec::new(),
             ..record.clone()
         });
     }

@@ -53,12 +53,20 @@ pub enum Mutant {
     UnknownIsWritten,
     /// The rule changes while a write of the record is under way, or one without an answer may still arrive.
     TrustsUnsettledRecord,
+    /// A gate opens by a rule that a write on its way may replace.
+    TrustsDoubtfulRule,
     /// A gate that was closed opens again without waiting for what became visible meanwhile.
     ReopensAtOnce,
     /// A rule change keeps the point that it took before the gate was closed.
     KeepsPoint,
+    /// A directory that a person gave up counts as sealed, a leader's as one that proves.
+    GivenUpCounts,
+    /// A person's request to elect without proof holds whatever has happened since.
+    AcceptsAnyVersion,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
+    /// A member that was rewound and is refused again is rewound again.
+    RewindsForEver,
     /// The first member runs initdb again when its volume is empty.
     SecondInitdb,
     /// The record is read from a cache. (In the simulator's world.)
@@ -68,6 +76,8 @@ pub enum Mutant {
     SealNotSynced,
     /// A gate is taken for closed as soon as that is asked for.
     GateNotWatched,
+    /// `Async`: a leader that hears a majority goes on without the record.
+    AsyncTrustsMajority,
     /// `Async`: elects without waiting for the lease.
     AsyncWithoutLease,
     /// `Async`: elects however far behind.
@@ -76,7 +86,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -102,13 +112,18 @@ impl Mutant {
         Mutant::BelievesHints,
         Mutant::UnknownIsWritten,
         Mutant::TrustsUnsettledRecord,
+        Mutant::TrustsDoubtfulRule,
         Mutant::ReopensAtOnce,
         Mutant::KeepsPoint,
+        Mutant::GivenUpCounts,
+        Mutant::AcceptsAnyVersion,
         Mutant::RewindsWhilePromoting,
+        Mutant::RewindsForEver,
         Mutant::SecondInitdb,
         Mutant::ReadsCache,
         Mutant::SealNotSynced,
         Mutant::GateNotWatched,
+        Mutant::AsyncTrustsMajority,
         Mutant::AsyncWithoutLease,
         Mutant::AsyncWithoutBound,
     ];

@@ -82,6 +82,18 @@ impl Instance {
 
     /// Whether a majority of members, this one included, was heard within `ms`.
     pub(super) fn majority_within(&self, ms: u64) -> bool {
+        let (near, all) = self.heard_within(ms);
+        near * 2 > all
+    }
+
+    /// Whether every other member was heard within `ms`.
+    pub(super) fn everybody_within(&self, ms: u64) -> bool {
+        let (near, all) = self.heard_within(ms);
+        near == all
+    }
+
+    /// How many members were heard within `ms`, this one included, and how many there are.
+    fn heard_within(&self, ms: u64) -> (usize, usize) {
         let members = self.spec.iter().flat_map(|spec| &spec.members).map(|m| &m.name);
         let (mut all, mut near) = (0_usize, 0_usize);
         for name in members {
@@ -93,7 +105,7 @@ impl Instance {
                 .is_some_and(|peer| self.now.since(peer.heard) <= ms);
             near += usize::from(heard || *name == self.me);
         }
-        near * 2 > all
+        (near, all)
     }
 
     /// Where a member is reached: as it said itself, else as the operator saw it.

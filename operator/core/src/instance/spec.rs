@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::failover::{DirId, MemberName};
 
+use super::effect::Version;
+
 /// When a commit is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Durability {
@@ -66,8 +68,14 @@ pub struct MemberSpec {
 pub enum Command {
     /// Move leadership to `to`, or to the best standby.
     Switchover { id: String, to: Option<MemberName> },
-    /// Elect although proof is impossible; commits that only `without` could prove may be lost.
-    FailoverAcceptingLoss { id: String, without: Vec<DirId> },
+    /// Elect although proof is impossible; commits that only `without` hold may be lost. Meant for the record as it was `seen`,
+    /// at that version: if anybody has led or opened an election since, the request is void.
+    FailoverAcceptingLoss {
+        id: String,
+        #[serde(default)]
+        seen: Version,
+        without: Vec<DirId>,
+    },
     /// Restart the engine of one member (parameters that need it), the leader by switchover or in place.
     Restart { id: String, member: MemberName },
 }

@@ -13,7 +13,7 @@ pub struct Timings {
     pub standby_lost: u64,
     /// The n-th member waits n times this before it opens an election, so that two seldom do at once.
     pub stagger: u64,
-    /// Neither the record nor a majority of members reached for this long: the leader stops its engine.
+    /// Neither the record nor enough members (a majority; in `Async` all) reached for this long: the leader stops its engine.
     pub fence: u64,
     /// `Async` only: after so long without a word from the leader its lease is taken to have run out: twice `fence` bears
     /// clocks that run apart by a third, and a slow stop.
