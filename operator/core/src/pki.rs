@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// From when until when a certificate is valid.
+/// The life of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// Valid from.
-    pub not_before: Timestamp,
+    /// When it was issued. What it says itself is a little earlier, for clocks that are behind.
+    pub issued: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
 }
@@ -14,9 +14,9 @@ pub struct Validity {
 impl Validity {
     /// The instant at which `part` of `whole` parts of the lifetime are over.
     pub fn after(&self, part: i32, whole: i32) -> Timestamp {
-        let lifetime = self.not_after.duration_since(self.not_before);
+        let lifetime = self.not_after.duration_since(self.issued);
         let share = SignedDuration::from_secs(lifetime.as_secs() / i64::from(whole.max(1)) * i64::from(part));
-        self.not_before.checked_add(share).unwrap_or(self.not_after)
+        self.issued.checked_add(share).unwrap_or(self.not_after)
     }
 }
 
@@ -27,22 +27,32 @@ pub enum AuthorityStep {
     Keep { until: Timestamp },
     /// Make a successor and let everybody trust both; issue from the present one.
     Announce,
-    /// Everybody has trusted the successor for a sixth of the lifetime: issue from it, and trust the old one until it ends.
+    /// Everybody has trusted the successor for long enough: issue from it, and trust the old one until it ends.
     Switch,
 }
 
-/// The stage of an authority: announced at two thirds of its life, used from five sixths, so every member has the time in
-/// between to load a bundle that trusts both.
+/// The stage of an authority: its successor is announced at two thirds of its life and used when half of the time from then
+/// to its end is over, which is at five sixths. The first half is for members to load a bundle that trusts both, the second to
+/// load what the successor has issued; of an announcement that came late, because nobody was there to make it, each has
+/// half of what is left.
 pub fn authority(current: Validity, next: Option<Validity>, now: Timestamp) -> AuthorityStep {
-    match next {
-        None if now >= current.after(4, 6) => AuthorityStep::Announce,
-        None => AuthorityStep::Keep {
-            until: current.after(4, 6),
-        },
-        Some(_) if now >= current.after(5, 6) => AuthorityStep::Switch,
-        Some(_) => AuthorityStep::Keep {
-            until: current.after(5, 6),
-        },
+    let Some(next) = next else {
+        let until = current.after(4, 6);
+        return if now >= until {
+            AuthorityStep::Announce
+        } else {
+            AuthorityStep::Keep { until }
+        };
+    };
+    let announced = Validity {
+        issued: next.issued,
+        ..current
+    };
+    let until = announced.after(1, 2);
+    if now >= until {
+        AuthorityStep::Switch
+    } else {
+        AuthorityStep::Keep { until }
     }
 }
 
@@ -63,7 +73,7 @@ mod tests {
     }
 
     const LIFE: fn() -> Validity = || Validity {
-        not_before: at(0),
+        issued: at(0),
         not_after: at(600),
     };
 
@@ -72,11 +82,27 @@ mod tests {
         assert_eq!(authority(LIFE(), None, at(399)), AuthorityStep::Keep { until: at(400) });
         assert_eq!(authority(LIFE(), None, at(400)), AuthorityStep::Announce);
         let next = Some(Validity {
-            not_before: at(400),
+            issued: at(400),
             not_after: at(1000),
         });
         assert_eq!(authority(LIFE(), next, at(499)), AuthorityStep::Keep { until: at(500) });
         assert_eq!(authority(LIFE(), next, at(500)), AuthorityStep::Switch);
+    }
+
+    #[test]
+    fn a_successor_that_was_announced_late_is_not_used_at_once() {
+        let next = |from: i64| {
+            Some(Validity {
+                issued: at(from),
+                not_after: at(from + 600),
+            })
+        };
+        let half = AuthorityStep::Keep { until: at(545) };
+        assert_eq!(authority(LIFE(), next(490), at(500)), half);
+        assert_eq!(authority(LIFE(), next(490), at(544)), half);
+        assert_eq!(authority(LIFE(), next(490), at(545)), AuthorityStep::Switch);
+        // After its end nobody trusts anybody any more.
+        assert_eq!(authority(LIFE(), next(700), at(700)), AuthorityStep::Switch);
     }
 
     #[test]

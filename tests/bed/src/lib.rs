@@ -38,5 +38,6 @@ pub use bed::{Bed, Options, Owner};
 pub use git::GitServers;
 pub use image::{ImageRef, ImageSpec};
 pub use net::{Host, Net};
+pub use nix::sys::signal::Signal;
 pub use state::Lock;
 pub use volume::Volume;

@@ -71,11 +71,13 @@ impl House {
             bed,
             image: image.pinned,
         };
-        house.install()?;
+        house.install(&[])?;
         Ok(house)
     }
 
-    fn install(&self) -> Result<()> {
+    /// Installs both charts, or upgrades them, with these of the operator's values beside those that a bed needs: `NAME=VALUE`.
+    /// Values of an earlier call are back at their defaults.
+    pub fn install(&self, values: &[&str]) -> Result<()> {
         say("installing both charts with Helm (usually 10 s)");
         let (repository, digest) = self.image.rsplit_once('@').context("an image without a digest")?;
         let charts = root().join("charts");
@@ -97,10 +99,9 @@ impl House {
             run(&mut command).map(drop)
         };
         helm("holdfast-crds", &[])?;
-        helm(
-            "holdfast",
-            &["--set", &format!("image.repository={repository},image.digest={digest}")],
-        )
+        let image = format!("image.repository={repository},image.digest={digest}");
+        let all = [&[image.as_str()][..], values].concat().join(",");
+        helm("holdfast", &["--set", &all])
     }
 
     /// One of the bed's programs (kubectl, helm), with its kubeconfig.

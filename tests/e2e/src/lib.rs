@@ -10,6 +10,7 @@ pub mod plot;
 pub mod repo;
 pub mod report;
 pub mod requests;
+pub mod rights;
 pub mod set;
 pub mod source;
 pub mod sql;

@@ -60,16 +60,21 @@ impl House {
         Ok(found)
     }
 
-    fn everything_since(&self, mark: Mark) -> Result<Vec<Request>> {
+    /// What ServiceAccounts outside the cluster's own namespaces have asked since: lines of the audit log.
+    pub fn audited_since(&self, mark: Mark) -> Result<Vec<Value>> {
         let mut file = std::fs::File::open(self.bed.audit_log()?)?;
         file.seek(SeekFrom::Start(mark.0))?;
         let mut lines = String::new();
         file.read_to_string(&mut lines)?;
+        // The last line may not be whole yet.
+        let whole = lines.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+        whole.map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    fn everything_since(&self, mark: Mark) -> Result<Vec<Request>> {
         let system = format!("system:serviceaccount:{SYSTEM}:");
         let mut found = Vec::new();
-        // The last line may not be whole yet.
-        for line in lines.split_inclusive('\n').filter(|l| l.ends_with('\n')) {
-            let event: Value = serde_json::from_str(line)?;
+        for event in self.audited_since(mark)? {
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             if text("/user/username").starts_with(&system) && text("/objectRef/resource") != "leases" {
                 found.push(Request {

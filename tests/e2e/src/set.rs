@@ -19,19 +19,27 @@ pub struct Set<'a> {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The engine's image.
+    pub image: String,
 }
 
 impl<'a> Set<'a> {
     /// Applies an HAReplicaSet with `members` members; `more` is YAML flow fields added to the spec, such as
     /// `durability: {mode: Async}`.
     pub fn apply(house: &'a House, namespace: &str, name: &str, members: u16, more: &str) -> Result<Set<'a>> {
-        let set = Set {
+        let set = Set::named(house, namespace, name);
+        set.change(members, more)?;
+        Ok(set)
+    }
+
+    /// The set of this name, whether it is there yet or not.
+    pub fn named(house: &'a House, namespace: &str, name: &str) -> Set<'a> {
+        Set {
             house,
             namespace: namespace.into(),
             name: name.into(),
-        };
-        set.change(members, more)?;
-        Ok(set)
+            image: POSTGRES.into(),
+        }
     }
 
     /// Applies the set anew with other fields.
@@ -40,10 +48,26 @@ impl<'a> Set<'a> {
         self.house
             .apply(&format!(
                 "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: {}, namespace: {}}}, spec: {{\
-                 members: {members}, engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
-                self.name, self.namespace
+                 members: {members}, engine: {{postgresql: {{image: '{}'}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
+                self.name, self.namespace, self.image
             ))
             .map(drop)
+    }
+
+    /// Sets these of PostgreSQL's parameters, as JSON, as a person with kubectl would.
+    pub fn set_parameters(&self, parameters: &str) -> Result<()> {
+        let patch = format!("{{\"spec\":{{\"engine\":{{\"postgresql\":{{\"parameters\":{parameters}}}}}}}}}");
+        let args = ["patch", "hrs", &self.name, "--type=merge", "-p", &patch];
+        self.house
+            .kubectl(&[["-n", &self.namespace].as_slice(), &args].concat())
+            .map(drop)
+    }
+
+    /// The address of a Pod.
+    pub fn address(&self, pod: &str) -> Result<String> {
+        let path = "jsonpath={.status.podIP}";
+        self.house
+            .kubectl(&["-n", &self.namespace, "get", "pod", pod, "-o", path])
     }
 
     /// The object.

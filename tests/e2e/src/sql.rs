@@ -30,44 +30,51 @@ pub struct Access {
 impl Access {
     /// To the Service `which` of a set.
     pub fn to(set: &Set<'_>, which: &str) -> Result<Access> {
-        let mut roots = RootCertStore::empty();
-        for pem in CertificateDer::pem_slice_iter(set.secret("ca.crt")?.as_bytes()) {
-            roots.add(pem.context("ca.crt of the application's Secret")?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut config = Config::new();
-        // The name is what the certificate is checked against, the address is where the connection goes.
+        let tls = verifying(&set.secret("ca.crt")?)?;
+        let name = format!("{}-{which}.{}.svc", set.name, set.namespace);
+        let mut config = secured(&name, &set.service(which)?)?;
         config
-            .host(format!("{}-{which}.{}.svc", set.name, set.namespace))
-            .hostaddr(set.service(which)?.parse().context("the Service's address")?)
-            .port(5432)
             .user(set.secret("user")?)
             .password(set.secret("password")?)
-            .dbname(set.secret("dbname")?)
-            .ssl_mode(tokio_postgres::config::SslMode::Require)
-            .connect_timeout(Duration::from_secs(2));
+            .dbname(set.secret("dbname")?);
         Ok(Access {
             config,
-            tls: MakeRustlsConnect::new(tls),
+            tls,
             identity: "current_setting('cluster_name')",
         })
+    }
+
+    /// The same, trusting these authorities (PEM) and no other.
+    pub fn trusting(&self, authorities: &str) -> Result<Access> {
+        let tls = verifying(authorities)?;
+        Ok(Access { tls, ..self.clone() })
+    }
+
+    /// The same, by another way: to this address. The certificate is still checked against the Service's name.
+    pub fn at(&self, address: &str) -> Result<Access> {
+        let name = self.config.get_hosts().iter().find_map(|host| match host {
+            tokio_postgres::config::Host::Tcp(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let mut config = secured(name.context("no name to check")?, address)?;
+        config
+            .user(self.config.get_user().unwrap_or_default())
+            .password(self.config.get_password().unwrap_or_default())
+            .dbname(self.config.get_dbname().unwrap_or_default());
+        Ok(Access { config, ..self.clone() })
+    }
+
+    /// The same, taking any certificate: for a client that has to outlive them.
+    pub fn trusting_anybody(&self) -> Result<Access> {
+        let tls = believing()?;
+        Ok(Access { tls, ..self.clone() })
     }
 
     /// To an address, with a password and TLS, whoever answers: for servers that live as long as a benchmark.
     pub fn unverified(address: &str, user: &str, password: &str) -> Result<Access> {
         let mut access = Access::plain(address, user, password)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth();
         access.config.ssl_mode(tokio_postgres::config::SslMode::Require);
-        access.tls = MakeRustlsConnect::new(tls);
+        access.tls = believing()?;
         Ok(access)
     }
 
@@ -123,6 +130,43 @@ impl Access {
             Ok(first.unwrap_or_default())
         })
     }
+}
+
+/// A connection over TLS: the name is what the certificate is checked against, the address is where it goes.
+fn secured(name: &str, address: &str) -> Result<Config> {
+    let mut config = Config::new();
+    config
+        .host(name)
+        .hostaddr(address.parse().with_context(|| format!("address {address:?}"))?)
+        .port(5432)
+        .ssl_mode(tokio_postgres::config::SslMode::Require)
+        .connect_timeout(Duration::from_secs(2));
+    Ok(config)
+}
+
+/// TLS that takes certificates issued by these authorities (PEM) for the name that is connected to: `sslmode=verify-full`.
+fn verifying(authorities: &str) -> Result<MakeRustlsConnect> {
+    let mut roots = RootCertStore::empty();
+    for pem in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(pem.context("an authority's certificate")?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(tls))
+}
+
+/// TLS that takes any certificate.
+fn believing() -> Result<MakeRustlsConnect> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(tls))
 }
 
 /// Takes any certificate.

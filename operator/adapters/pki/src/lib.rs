@@ -37,8 +37,8 @@ pub struct KeyedCertificate {
 /// What a certificate says, as far as renewal needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Valid from.
-    pub not_before: Timestamp,
+    /// When it was issued: later than it is valid from, which allows for clocks that are behind.
+    pub issued: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
     /// Host names in it.
@@ -124,7 +124,9 @@ pub fn facts(pem: &str) -> Result<Facts, PkiError> {
         _ => Vec::new(),
     };
     Ok(Facts {
-        not_before: at(certificate.validity().not_before.timestamp())?,
+        issued: at(certificate.validity().not_before.timestamp())?
+            .checked_add(CLOCK_SKEW)
+            .map_err(|e| PkiError::Time(e.to_string()))?,
         not_after: at(certificate.validity().not_after.timestamp())?,
         dns_names,
         issuer: certificate.issuer().to_string(),
@@ -160,6 +162,7 @@ mod tests {
         assert_eq!(facts.issuer, ca_facts.subject);
         assert!(facts.subject.contains("CN=registry-1"), "{}", facts.subject);
         assert_eq!(facts.dns_names, ["registry-rw"]);
+        assert_eq!(facts.issued, now);
         assert_eq!(facts.not_after, now + SignedDuration::from_hours(24 * 90));
         assert_ne!(
             ca_facts.subject,

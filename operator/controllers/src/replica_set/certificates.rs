@@ -60,7 +60,7 @@ pub async fn keep(
 
 fn validity(facts: &Facts) -> Validity {
     Validity {
-        not_before: facts.not_before,
+        issued: facts.issued,
         not_after: facts.not_after,
     }
 }

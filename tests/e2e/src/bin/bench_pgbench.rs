@@ -124,11 +124,7 @@ fn holdfast(house: &House) -> Result<Set<'_>> {
         "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: db, namespace: {NAMESPACE}}}, spec: {{members: 3, \
          engine: {{postgresql: {{image: '{POSTGRES}'}}}}, storage: {{size: 2Gi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}}}}}"
     ))?;
-    let set = Set {
-        house,
-        namespace: NAMESPACE.into(),
-        name: "db".into(),
-    };
+    let set = Set::named(house, NAMESPACE, "db");
     set.wait_ready(Duration::from_secs(300))?;
     Ok(set)
 }

@@ -42,11 +42,7 @@ fn main() -> Result<()> {
         "waiting for the replica set of commit {} (usually 20 s)",
         short(&commit)
     ));
-    let set = Set {
-        house: &house,
-        namespace: NAMESPACE.into(),
-        name: SET.into(),
-    };
+    let set = Set::named(&house, NAMESPACE, SET);
     if let Err(error) = set.wait_ready(Duration::from_secs(300)) {
         house.dump(NAMESPACE);
         return Err(error);

@@ -7,4 +7,5 @@
 
 #[path = "../promises/one_house.rs"]
 mod one_house;
+mod rotation;
 mod single;

@@ -49,27 +49,14 @@ fn a_reload_takes_effect_at_once_and_a_bad_value_is_refused_with_what_would_be_r
         let set = Set::apply(house, ns, "db", 1, "").unwrap();
         set.wait_ready(START).unwrap();
         let rw = Access::to(&set, "rw").unwrap();
-        let engine = |parameters: &str| {
-            house
-                .kubectl(&[
-                    "-n",
-                    ns,
-                    "patch",
-                    "hrs",
-                    "db",
-                    "--type=merge",
-                    "-p",
-                    &format!("{{\"spec\":{{\"engine\":{{\"postgresql\":{{\"parameters\":{parameters}}}}}}}}}"),
-                ])
-                .unwrap();
-        };
-        engine(r#"{"work_mem": "16MB"}"#);
+        set.set_parameters(r#"{"work_mem": "16MB"}"#).unwrap();
         wait_for("work_mem is in force", Duration::from_secs(30), || {
             let now = rw.query("show work_mem")?;
             Ok(if now == "16MB" { Ok(()) } else { Err(now) })
         })
         .unwrap();
-        engine(r#"{"work_mem": "a lot", "listen_addresses": "*"}"#);
+        set.set_parameters(r#"{"work_mem": "a lot", "listen_addresses": "*"}"#)
+            .unwrap();
         wait_for("both are refused", Duration::from_secs(30), || {
             let refused = set.status("/rejectedParameters")?;
             Ok(

@@ -8,5 +8,7 @@ mod bootstrap;
 mod day_two;
 mod install;
 mod lifecycle;
+mod majors;
 mod one_house;
+mod rights;
 mod support;

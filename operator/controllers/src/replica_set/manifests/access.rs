@@ -35,14 +35,9 @@ pub fn role(owner: &Owner, members: &[String]) -> Role {
                 vec![names.lease()],
                 &["get", "watch", "list", "update"],
             ),
-            rule(
-                "discovery.k8s.io",
-                "endpointslices",
-                slices,
-                &["get", "update", "patch"],
-            ),
-            rule("", "configmaps", vec![names.spec()], &["get", "watch", "list"]),
-            rule("", "pods", members.to_vec(), &["get", "patch"]),
+            rule("discovery.k8s.io", "endpointslices", slices, &["get", "update"]),
+            rule("", "configmaps", vec![names.spec()], &["watch", "list"]),
+            rule("", "pods", members.to_vec(), &["patch"]),
             PolicyRule {
                 api_groups: Some(vec!["events.k8s.io".to_owned()]),
                 resources: Some(vec!["events".to_owned()]),

@@ -1,0 +1,86 @@
+//! Each PostgreSQL that Debian has an image of. 17 runs in every other test; 16 is in no suite of Debian's.
+
+use std::time::Duration;
+
+use holdfast_e2e::fault::Fault;
+use holdfast_e2e::house::wait_for;
+use holdfast_e2e::sql::Access;
+use holdfast_e2e::{Set, trial};
+
+use crate::support::in_namespace;
+
+const START: Duration = Duration::from_secs(240);
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn postgresql_15_survives_faults_and_takes_up_parameters() {
+    lives(15);
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn postgresql_18_survives_faults_and_takes_up_parameters() {
+    lives(18);
+}
+
+/// The life of a set of three of this major: made, primary killed, primary's Pod deleted, restarted for a parameter.
+fn lives(major: u8) {
+    in_namespace(&format!("postgres{major}"), |house, ns| {
+        let mut set = Set::named(house, ns, "db");
+        set.image = house.bed.push_postgres(major).unwrap().tagged;
+        set.change(3, "").unwrap();
+        set.wait_ready(START).unwrap();
+        let rw = Access::to(&set, "rw").unwrap();
+        let number = rw.query("show server_version_num").unwrap();
+        assert!(number.starts_with(&major.to_string()), "{number}");
+        let identifier = set.status("/systemIdentifier").unwrap();
+
+        for fault in [Fault::Engine, Fault::Pod] {
+            let old = set.primary().unwrap();
+            let trial = trial::run(&set, fault).unwrap();
+            eprintln!(
+                "  {major}, {}: {} rows acknowledged, {} unknown, longest outage {:.2} s",
+                fault.name(),
+                trial.acknowledged,
+                trial.unknown,
+                trial.outage_ms / 1000.0
+            );
+            assert!(trial.violations.is_empty(), "{:#?}", trial.violations);
+            assert_ne!(set.primary().unwrap(), old, "another member leads");
+            follows(&set, &rw, &old);
+        }
+        assert_eq!(
+            set.status("/systemIdentifier").unwrap(),
+            identifier,
+            "no second initdb, no foreign copy"
+        );
+        takes_up_what_needs_a_restart(&set, &rw);
+    });
+}
+
+/// A row that is written now arrives at this member.
+fn follows(set: &Set<'_>, rw: &Access, member: &str) {
+    rw.query("create table if not exists seen(by text)").unwrap();
+    rw.query(&format!("insert into seen values ('{member}')")).unwrap();
+    let there = rw.at(&set.address(member).unwrap()).unwrap();
+    wait_for(&format!("{member} streams"), Duration::from_secs(30), || {
+        let found = there.query(&format!(
+            "select pg_is_in_recovery() and count(*) > 0 from seen where by = '{member}'"
+        ))?;
+        Ok(if found == "t" { Ok(()) } else { Err(found) })
+    })
+    .unwrap();
+}
+
+/// `max_connections` is one that a standby must not have lower than its primary, so the order matters, too.
+fn takes_up_what_needs_a_restart(set: &Set<'_>, rw: &Access) {
+    set.set_parameters(r#"{"max_connections": "131"}"#).unwrap();
+    let value = |member: &str| rw.at(&set.address(member)?)?.query("show max_connections");
+    wait_for("every member has the new value", START, || {
+        let now = ["db-1", "db-2", "db-3"].map(|member| value(member).unwrap_or_else(|e| format!("{e:#}")));
+        let all = now.iter().all(|value| value == "131");
+        Ok(if all { Ok(()) } else { Err(now.join(", ")) })
+    })
+    .unwrap();
+    set.wait_ready(START).unwrap();
+}
