@@ -28,8 +28,9 @@ test-fast: ## Without a cluster; under a minute warm
 
 test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root)
 	@cargo build -q -p holdfast-bed
-	@$(TARGET)/debug/bed images --postgres 17
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath tests/engine.sh) 17" \
+	images=$$($(TARGET)/debug/bed images --postgres 17) && \
+		HOLDFAST_ENGINE_IMAGE=$$(realpath "$$(echo "$$images" | tail -n 1)") \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath tests/engine.sh) 17" \
 		cargo test -p holdfast-postgres -p holdfast-agent --tests -- --include-ignored
 
 mutants: ## The simulator finds every deliberate protocol bug

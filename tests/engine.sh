@@ -1,23 +1,34 @@
 #!/usr/bin/env bash
 # Runs a program in the root of the bed's image of a PostgreSQL major version: cargo's runner of tests for engines that the
-# machine itself does not have. The root is unpacked once; mounts end with the program.
-#   tests/engine.sh 17 PROGRAM [ARGUMENT…]
+# machine itself does not have. The root is unpacked once for each image; mounts end with the program.
+#   HOLDFAST_ENGINE_IMAGE=FOLDER tests/engine.sh 17 PROGRAM [ARGUMENT…]
+# FOLDER is what `bed images --postgres 17` prints last.
 set -euo pipefail
 major=$1 program=$2
 shift 2
-cache=$HOME/.cache/holdfast
-image=$cache/bed/images/postgres-$major-1
-root=$cache/engine-$major
-[ -d "$image" ] || { echo "no image of PostgreSQL $major: bed images --postgres $major" >&2; exit 1; }
+image=${HOLDFAST_ENGINE_IMAGE:?"is not set: the folder that bed images --postgres $major prints last"}
+[ -d "$image/blobs/sha256" ] || { echo "$image is no image: bed images --postgres $major" >&2; exit 1; }
+roots=$(dirname "$(dirname "$image")")/engine-$major
+# The layer is by far the largest blob, and a blob's name is its digest.
+digest=$(find "$image/blobs/sha256" -type f -printf '%s %f\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+root=$roots-$digest
+
+# One at a time here. Who runs in a root has it locked, so that nobody who comes with another image removes it.
+exec 9>"$roots.lock"
+flock 9
 if [ ! -d "$root" ]; then
-    # The layer is by far the largest blob.
-    layer=$(find "$image/blobs/sha256" -type f -printf '%s %p\n' | sort -n | tail -1 | cut -d' ' -f2)
-    rm -rf "$root.new"
-    mkdir -p "$root.new"
-    tar -xf "$layer" -C "$root.new"
+    for old in "$roots"-*; do
+        if [ -d "$old" ]; then flock -n "$old" rm -rf --one-file-system "$old" || echo "$old is in use, and stays" >&2; fi
+    done
+    mkdir "$root.new"
+    tar -xf "$image/blobs/sha256/$digest" -C "$root.new"
     mkdir -p "$root.new/tests"
     mv "$root.new" "$root"
 fi
+exec 8<"$root"
+flock -s 8
+exec 9>&-
+
 here=$(dirname "$program") name=$(basename "$program")
 export root here name major
 exec unshare --mount --propagation private bash -euc '

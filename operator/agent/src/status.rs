@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_core::instance::{State, View};
 use holdfast_core::plan::Reason;
 use holdfast_postgres::Pg;
-use holdfast_wire::{MemberState, MemberStatus, WIRE_VERSION};
+use holdfast_wire::{MemberState, MemberStatus, STATUS_EVERY, WIRE_VERSION};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,8 +17,6 @@ use crate::peers::Peers;
 
 /// Changes that come together are written together.
 const GATHER: Duration = Duration::from_millis(200);
-/// Positions alone are no news: the operator tells them once a minute. Of a thousand quiet sets, 100 writes a second.
-const POSITIONS_EVERY: Duration = Duration::from_secs(30);
 
 /// Writes the status for as long as the agent runs.
 pub struct Reporter {
@@ -46,11 +44,13 @@ impl Reporter {
             let status = self.status();
             let due = written
                 .as_ref()
-                .is_none_or(|(old, at)| news(old, &status) || at.elapsed() >= POSITIONS_EVERY);
+                .is_none_or(|(old, at)| news(old, &status) || at.elapsed() >= STATUS_EVERY);
             if !due {
+                // From the last write, not from this look: what came and was no news puts nothing off.
+                let next = written.as_ref().map_or_else(Instant::now, |(_, at)| *at + STATUS_EVERY);
                 tokio::select! {
                     changed = self.view.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(POSITIONS_EVERY) => {}
+                    () = tokio::time::sleep_until(next) => {}
                 }
                 continue;
             }

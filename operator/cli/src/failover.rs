@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
-use holdfast_core::failover::{DirId, Record};
+use holdfast_api::HAReplicaSet;
+use holdfast_core::failover::proof::proves;
+use holdfast_core::failover::{DirId, Phase, Record, Seal};
 use holdfast_core::instance::{Command, Version};
-use holdfast_wire::{MemberStatus, Names, RECORD_ANNOTATION, SET_LABEL, STATUS_ANNOTATION};
+use holdfast_wire::{MemberStatus, Names, RECORD_ANNOTATION, SET_LABEL, STATUS_ANNOTATION, STATUS_EVERY};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -50,23 +52,57 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     if typed.trim_end_matches(['\r', '\n']) != words {
         return Err(Failure::new("these were not the words; nothing was done"));
     }
+    let id = fresh_id();
     let command = Command::FailoverAcceptingLoss {
-        id: fresh_id(),
-        seen,
+        id: id.clone(),
+        seen: seen.clone(),
         without: loss.without.clone(),
     };
     ask(cluster, name, &command).await?;
     println!("asked the members to elect without {}", loss.names());
-    let term = i64::from(record.term.0);
-    let elected = |set: &holdfast_api::HAReplicaSet| {
-        set.status
-            .as_ref()
-            .is_some_and(|s| s.primary.is_some() && s.term.is_some_and(|t| t >= term))
+    let patience = Duration::from_secs(options.timeout);
+    let done = |set: &HAReplicaSet| elected(&record, set);
+    let set = tokio::select! {
+        set = follow(cluster, name, patience, done) => set?,
+        failure = overtaken(cluster, name, &seen, &id) => return Err(failure),
     };
-    let set = follow(cluster, name, Duration::from_secs(options.timeout), elected).await?;
     println!("{} leads", set.status.and_then(|s| s.primary).unwrap_or_default());
     println!("a member that comes back with commits of its own sets its old directory aside on its volume (aside/)");
     Ok(())
+}
+
+/// Whether somebody was elected after `record` was read. While it says that somebody leads, that is the one who is gone: only a
+/// later term has another. An election that was open already is won in its own term.
+fn elected(record: &Record, set: &HAReplicaSet) -> bool {
+    let Some(status) = &set.status else { return false };
+    let before = i64::from(record.term.0);
+    let new = |term: i64| match record.phase {
+        Phase::Leading => term > before,
+        Phase::Sealing | Phase::Promoting => term >= before,
+    };
+    status.primary.is_some() && status.term.is_some_and(new)
+}
+
+/// Ends once the request is void.
+async fn overtaken(cluster: &Cluster, name: &str, seen: &Version, id: &str) -> Failure {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Ok((now, version)) = record(cluster, name).await
+            && void(&now, &version, seen, id)
+        {
+            return Failure::new("somebody has written the record since you looked: the request is void").next(
+                format!(
+                    "look again with `kubectl holdfast status {name} -n {}`",
+                    cluster.namespace
+                ),
+            );
+        }
+    }
+}
+
+/// Whether the record is another than the one that a person has `seen`, and not because the request was carried out.
+fn void(now: &Record, version: &Version, seen: &Version, id: &str) -> bool {
+    version != seen && now.last_command.as_deref() != Some(id)
 }
 
 /// The authority record, which the members keep, and its version.
@@ -107,12 +143,13 @@ struct Loss {
     bound: String,
 }
 
-/// Agents write their status at least every 30 s: one that is this much older (seconds) than the newest is not there.
-const SILENT: i64 = 90;
+/// One whose status is this much older than the newest is not there.
+const SILENT: Duration = STATUS_EVERY.saturating_mul(3);
 
 impl Loss {
     /// In this order: there must have been a leader; a member must say that proof is impossible; what is given up are the
-    /// directories of the rule that nobody who is there holds.
+    /// directories of the rule that nobody who is there holds; and by that, who is there could elect, which it could not
+    /// before. Otherwise somebody who is gone is still taken for present.
     fn assess(name: &str, record: &Record, members: &[(String, MemberStatus)]) -> Result<Loss, Failure> {
         let Some(leader) = &record.rule.leader else {
             return Err(
@@ -123,8 +160,8 @@ impl Loss {
         };
         let time = |s: &MemberStatus| s.at.parse::<jiff::Timestamp>().unwrap_or_default();
         let newest = members.iter().map(|(_, s)| time(s)).max().unwrap_or_default();
-        let here = |s: &MemberStatus| newest.duration_since(time(s)).as_secs() <= SILENT;
-        let present: Vec<&(String, MemberStatus)> = members.iter().filter(|(_, s)| here(s)).collect();
+        let silent = |s: &MemberStatus| newest.duration_since(time(s)).unsigned_abs();
+        let present: Vec<&(String, MemberStatus)> = members.iter().filter(|(_, s)| silent(s) <= SILENT).collect();
         if !present.iter().any(|(_, s)| s.reason == "ProofImpossible") {
             return Err(
                 Failure::new("no member says that an election without loss is impossible").next(format!(
@@ -140,6 +177,31 @@ impl Loss {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
+        // Nobody is known to have led: a leader's directory that proves would have proved already.
+        let seal = |s: &MemberStatus| {
+            let (dir, position) = (s.dir.clone()?, s.position);
+            Some(Seal {
+                dir,
+                position,
+                led: None,
+            })
+        };
+        let seals: Vec<Seal> = present.iter().filter_map(|(_, s)| seal(s)).collect();
+        let by_the_loss = proves(&record.rule, &seals, &without) && !proves(&record.rule, &seals, &[]);
+        if without.is_empty() || !by_the_loss {
+            let heard: Vec<String> = present
+                .iter()
+                .map(|(m, s)| format!("{m} was last heard {} s ago", silent(s).as_secs()))
+                .collect();
+            return Err(Failure::new(format!(
+                "it is too early to say who is gone; taken as present: {}",
+                heard.join(", ")
+            ))
+            .next(format!(
+                "one that is gone is known to be so after {} s: ask again then; `kubectl holdfast status {name}` says whose return would do instead",
+                SILENT.as_secs()
+            )));
+        }
         let owner = |dir: &DirId| members.iter().find(|(_, s)| s.dir.as_ref() == Some(dir));
         let given_up = without
             .iter()
@@ -230,6 +292,62 @@ mod tests {
             "{}",
             loss.text()
         );
+    }
+
+    #[test]
+    fn refuses_while_one_who_may_be_gone_is_taken_as_present() {
+        let dead = member("pg-1", "da", "2026-01-01T00:04:20Z", "Leading", "0/5000");
+        let alive = member("pg-2", "db", "2026-01-01T00:05:00Z", "ProofImpossible", "0/4000");
+        let text = Loss::assess("pg", &record(), &[dead.clone(), alive.clone()])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("pg-1 was last heard 40 s ago, pg-2 was last heard 0 s ago"),
+            "{text}"
+        );
+        assert!(text.contains("after 90 s: ask again then"), "{text}");
+        let third = member("pg-3", "dc", "2026-01-01T00:04:20Z", "Sealed", "0/4000");
+        assert!(
+            Loss::assess("pg", &record(), &[alive.clone(), third.clone()]).is_err(),
+            "two standbys would prove without any loss"
+        );
+        assert!(
+            Loss::assess("pg", &record(), &[dead, alive, third]).is_err(),
+            "nobody is missing"
+        );
+    }
+
+    #[test]
+    fn the_dead_leader_of_the_term_that_was_read_is_not_elected() {
+        let set = |primary: Option<&str>, term: i64| -> HAReplicaSet {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "holdfast.dev/v1alpha1", "kind": "HAReplicaSet",
+                "metadata": {"name": "pg", "namespace": "a"},
+                "spec": {"engine": {"postgresql": {"image": "postgres:17"}}, "storage": {"size": "1Gi"}},
+                "status": {"primary": primary, "term": term}
+            }))
+            .unwrap()
+        };
+        let leading = Record {
+            phase: Phase::Leading,
+            ..record()
+        };
+        assert!(!elected(&leading, &set(Some("pg-1"), 4)));
+        assert!(elected(&leading, &set(Some("pg-2"), 5)));
+        assert!(elected(&record(), &set(Some("pg-2"), 4)), "the open election was won");
+        assert!(!elected(&record(), &set(Some("pg-1"), 3)) && !elected(&record(), &set(None, 5)));
+    }
+
+    #[test]
+    fn a_request_is_void_once_the_record_was_written_for_another_reason() {
+        let (seen, later) = (Version("7".into()), Version("8".into()));
+        let carried_out = Record {
+            last_command: Some("id".into()),
+            ..record()
+        };
+        assert!(!void(&record(), &seen, &seen, "id"));
+        assert!(!void(&carried_out, &later, &seen, "id"));
+        assert!(void(&record(), &later, &seen, "id"));
     }
 
     #[test]

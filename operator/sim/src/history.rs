@@ -223,6 +223,12 @@ impl World {
         else {
             return false;
         };
+        // Where slots are bounded, a member clones over what may be the only copy but the leader's (ADR 16, not mended yet): when
+        // that is lost meanwhile, only a backup helps.
+        let data = self.members.iter().any(|member| member.whole && !member.disk.half);
+        if self.plan.keeps > 0 && !self.lost.is_empty() && !data {
+            return false;
+        }
         // One that was scaled away gives no seal until a person scales back; status names it.
         let away = |dir: &holdfast_core::failover::DirId| {
             let gone = self.members.iter().skip(self.wanted);

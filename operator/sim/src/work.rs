@@ -29,11 +29,25 @@ impl World {
         {
             let common = common(&dir.log, &other.log[..other.flushed]);
             self.ghosts.push(dir.clone());
+            let forsaken = self
+                .store
+                .record()
+                .is_some_and(|record| record.forsaken.contains(&dir.id));
+            let gone = (forsaken && common < dir.log.len()).then(|| dir.id.clone());
             // with no tail of its own there is nothing to rewind, and `pg_rewind` leaves it as it is
             if common < dir.log.len() {
                 dir.log.truncate(common);
                 dir.flushed = common;
                 dir.consistent = other.flushed;
+            }
+            if let Some(id) = gone {
+                self.violated(
+                    "I9",
+                    format!(
+                        "m{m} rewinds {}, which a person gave up: its tail is nowhere else",
+                        id.0
+                    ),
+                );
             }
         }
         self.begin_work(m, Work::Rewind, Some(to));

@@ -8,7 +8,7 @@ pub mod names;
 pub mod status;
 
 pub use names::Names;
-pub use status::{MemberState, MemberStatus, RejectedParameter};
+pub use status::{MemberState, MemberStatus, RejectedParameter, STATUS_EVERY};
 
 /// Version of these types. A reader accepts its own and the one before; fields are only added.
 pub const WIRE_VERSION: u32 = 1;
@@ -92,6 +92,15 @@ pub struct Bootstrap {
     pub locale: String,
     /// Data checksums (`initdb --data-checksums`).
     pub data_checksums: bool,
-    /// `initdb --wal-segsize`, in MiB.
+    /// `initdb --wal-segsize`, in MiB. Left out where it is the default, so that Pods of before it could be chosen stay as they are.
+    #[serde(default = "wal_segment_mib", skip_serializing_if = "is_default_segment")]
     pub wal_segment_mib: u8,
+}
+
+fn wal_segment_mib() -> u8 {
+    4
+}
+
+fn is_default_segment(mib: &u8) -> bool {
+    *mib == wal_segment_mib()
 }

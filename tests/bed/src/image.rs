@@ -217,6 +217,20 @@ pub fn pause() -> Result<PathBuf> {
     })
 }
 
+/// Why an image cannot be made when Debian is the reason: packages that cannot be fetched, or not be installed, today. An
+/// error of [`postgres`] tells by `error.is::<NoPackages>()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoPackages {
+    /// Debian's suite.
+    pub suite: String,
+}
+
+impl std::fmt::Display for NoPackages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the packages of Debian's {} cannot be installed", self.suite)
+    }
+}
+
 /// Makes, once, the image of a PostgreSQL major version from Debian's own packages and returns its layout folder.
 /// Debian has 15 (bookworm), 17 (trixie) and 18 (sid).
 pub fn postgres(major: u8) -> Result<PathBuf> {
@@ -254,7 +268,7 @@ fn debian(key: &str, suite: &str, major: u8, more: &str) -> Result<PathBuf> {
         // initdb has no business in an image, and the cluster that Debian makes would only be in the way.
         bootstrap
             .arg("--customize-hook=rm -rf \"$1\"/var/lib/postgresql/* \"$1\"/etc/postgresql/* \"$1\"/var/cache/apt/*");
-        output(bootstrap.args([suite, paths::text(&root)?]))?;
+        output(bootstrap.args([suite, paths::text(&root)?])).with_context(|| NoPackages { suite: suite.into() })?;
         let spec = ImageSpec {
             layers: vec![root.clone()],
             env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 16;
 /// How often a leader renews its record (`instance/timings.rs`).
 const RENEW: Duration = Duration::from_secs(5);
 /// How often a member to which nothing happens writes its status: its log moves by the leader's health writes (`agent/status.rs`).
-const STATUS: Duration = Duration::from_secs(30);
+const STATUS: Duration = holdfast_wire::STATUS_EVERY;
 
 /// A crowd: so many sets of three.
 #[derive(Clone)]

@@ -76,7 +76,7 @@ impl House {
     }
 
     /// Installs both charts, or upgrades them, with these of the operator's values beside those that a bed needs: `NAME=VALUE`.
-    /// Values of an earlier call are back at their defaults.
+    /// Values of an earlier call are back at their defaults, and no operator that was started with them is there any more.
     pub fn install(&self, values: &[&str]) -> Result<()> {
         say("installing both charts with Helm (usually 10 s)");
         let (repository, digest) = self.image.rsplit_once('@').context("an image without a digest")?;
@@ -101,7 +101,26 @@ impl House {
         helm("holdfast-crds", &[])?;
         let image = format!("image.repository={repository},image.digest={digest}");
         let all = [&[image.as_str()][..], values].concat().join(",");
-        helm("holdfast", &["--set", &all])
+        helm("holdfast", &["--set", &all])?;
+        self.wait_for_old_operators_to_end()
+    }
+
+    /// Helm waits for new Pods only, and one from before may lead until it is gone.
+    fn wait_for_old_operators_to_end(&self) -> Result<()> {
+        let replicas = ["get", "deployment", "holdfast", "-o", "jsonpath={.spec.replicas}"];
+        let replicas: usize = self
+            .kubectl(&[["-n", SYSTEM].as_slice(), &replicas].concat())?
+            .trim()
+            .parse()?;
+        wait_for("only new operators are there", Duration::from_secs(60), || {
+            let select = ["-l", "app.kubernetes.io/component=operator", "-o", "name"];
+            let pods = self.kubectl(&[["-n", SYSTEM, "get", "pods"].as_slice(), &select].concat())?;
+            Ok(if pods.lines().count() == replicas {
+                Ok(())
+            } else {
+                Err(pods)
+            })
+        })
     }
 
     /// One of the bed's programs (kubectl, helm), with its kubeconfig.

@@ -101,6 +101,14 @@ fn diverges(e: &Entry) -> bool {
     WORDS.iter().any(|w| e.message.contains(w))
 }
 
+/// What is forwarded of one message (bytes): a statement can have megabytes, and the log waits in memory.
+const LONGEST: usize = 16_384;
+
+/// A message's beginning.
+fn cut(message: &str) -> &str {
+    message.get(..message.floor_char_boundary(LONGEST)).unwrap_or_default()
+}
+
 /// Forwards the engine's standard error until it ends.
 pub async fn forward(stream: impl AsyncRead + Unpin, heard: Heard) {
     let mut lines = BufReader::with_capacity(4096, stream).split(b'\n');
@@ -121,7 +129,7 @@ pub async fn forward(stream: impl AsyncRead + Unpin, heard: Heard) {
         let Ok(Some(bytes)) = next else { break };
         let line = String::from_utf8_lossy(&bytes);
         match (line.strip_prefix('\t'), held.as_mut()) {
-            (Some(more), Some(entry)) if entry.message.len() < 16_384 => {
+            (Some(more), Some(entry)) if entry.message.len() < LONGEST => {
                 entry.message.push('\n');
                 entry.message.push_str(more);
             }
@@ -130,7 +138,7 @@ pub async fn forward(stream: impl AsyncRead + Unpin, heard: Heard) {
                 match parse(&line) {
                     Some(entry) => held = Some(entry),
                     None if line.trim().is_empty() => {}
-                    None => tracing::info!(target: "postgres", "{}", line.trim()),
+                    None => tracing::info!(target: "postgres", "{}", cut(line.trim())),
                 }
             }
         }
@@ -150,7 +158,7 @@ fn flush(entry: Option<Entry>, heard: &Heard) {
             tracing::$level!(
                 target: "postgres",
                 severity = e.severity, pid = e.pid, backend = e.backend, user = e.user, database = e.database,
-                code = e.code, "{}", e.message
+                code = e.code, "{}", cut(&e.message)
             )
         };
     }
@@ -176,6 +184,13 @@ mod tests {
         );
         assert_eq!(e.message, "relation \"a|b\" does not exist");
         assert_eq!(parse("initdb: nothing"), None);
+    }
+
+    #[test]
+    fn a_message_of_megabytes_is_cut_where_a_character_ends() {
+        assert_eq!(cut("short"), "short");
+        let long = "ä".repeat(1 << 20);
+        assert!(cut(&long).len() <= LONGEST && cut(&long).len() > LONGEST - 4);
     }
 
     #[tokio::test]

@@ -32,7 +32,10 @@ impl Pg {
         if !seal && self.has_logical_slots() {
             // Before the engine begins to copy the upstream's slots, which may have the same names.
             let session = self.session("holdfast agent work", DEADLINE).await?;
-            self.drop_stale(&session).await?;
+            // A subscriber's slot keeps no member from following: the next start tries again.
+            if let Err(e) = self.drop_stale(&session).await {
+                tracing::warn!("{e}");
+            }
         }
         {
             let mut wish = self.wish();

@@ -1,4 +1,4 @@
-//! The traffic: one EndpointSlice for each Service, written by the leader.
+//! The traffic: one EndpointSlice for each Service, made by the operator, written by the leader.
 //!
 //! A deposed leader that still runs must never take the traffic back. Each slice carries the term of its writer in an
 //! annotation; a write is conditional on the version that was read, and a slice of a later term is left alone.
@@ -50,29 +50,22 @@ async fn write(
 ) -> anyhow::Result<()> {
     let api: Api<EndpointSlice> = Api::namespaced(k.strict.clone(), &k.options.namespace);
     let deadline = Duration::from_millis(1500);
-    let found = tokio::time::timeout(deadline, api.get_opt(name))
+    let old = tokio::time::timeout(deadline, api.get_opt(name))
         .await
-        .context("no answer in time")??;
-    let written_by = found.as_ref().and_then(term_of);
+        .context("no answer in time")??
+        .context("the EndpointSlice is missing; the operator makes it")?;
+    let written_by = term_of(&old);
     if written_by.is_some_and(|t| t > term) {
         tracing::info!(slice = name, "left alone: a later leader has written it");
         return Ok(());
     }
     let wanted = slice(k, name, term, members, addresses);
-    let call = async {
-        match found {
-            None => api.create(&PostParams::default(), &wanted).await,
-            Some(old) => {
-                let same = old.endpoints == wanted.endpoints && old.ports == wanted.ports;
-                if same && written_by == Some(term) {
-                    return Ok(old);
-                }
-                let new = keep_metadata(old, wanted);
-                api.replace(name, &PostParams::default(), &new).await
-            }
-        }
-    };
-    tokio::time::timeout(deadline, call)
+    let same = old.endpoints == wanted.endpoints && old.ports == wanted.ports;
+    if same && written_by == Some(term) {
+        return Ok(());
+    }
+    let new = keep_metadata(old, wanted);
+    tokio::time::timeout(deadline, api.replace(name, &PostParams::default(), &new))
         .await
         .context("no answer in time")??;
     Ok(())

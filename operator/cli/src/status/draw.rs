@@ -2,6 +2,7 @@
 
 use holdfast_api::HAReplicaSet;
 use holdfast_api::replica_set::{HAReplicaSetStatus, MemberView, Phase};
+use holdfast_core::failover;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -89,10 +90,15 @@ fn old_news(picture: &Picture, status: &HAReplicaSetStatus, paint: Paint) -> Str
     if status.term.is_none_or(|term| term >= record.term) {
         return String::new();
     }
+    let (leader, term) = (&record.leader, record.term);
+    let who = match record.phase {
+        failover::Phase::Sealing => format!("an election for term {term} is open and nobody leads yet"),
+        failover::Phase::Promoting => format!("{leader} was elected for term {term} and is being promoted"),
+        failover::Phase::Leading => format!("{leader} leads term {term}"),
+    };
     let text = format!(
-        "  what follows is old: by the authority record {} leads term {}, and the operator has not said so yet; is it running? \
-         `kubectl get pods -A -l app.kubernetes.io/name=holdfast`\n",
-        record.leader, record.term
+        "  what follows is old: by the authority record {who}, and the operator has not said so yet; is it running? \
+         `kubectl get pods -A -l app.kubernetes.io/name=holdfast`\n"
     );
     paint.text(Tone::Bad, &text)
 }

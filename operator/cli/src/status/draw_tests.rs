@@ -37,6 +37,7 @@ fn a_healthy_set() {
     let picture = Picture {
         record: Some(RecordLine {
             term: 4,
+            phase: failover::Phase::Leading,
             leader: "registry-2".into(),
         }),
         set: set(serde_json::json!({
@@ -143,9 +144,10 @@ fn colours_only_where_asked() {
 
 #[test]
 fn a_status_that_an_election_has_overtaken_is_called_old() {
-    let picture = |term| Picture {
+    let picture = |term, phase| Picture {
         record: Some(RecordLine {
             term,
+            phase,
             leader: "registry-3".into(),
         }),
         set: set(serde_json::json!({"observedGeneration": 2, "phase": "Ready", "primary": "registry-2", "term": 4})),
@@ -153,7 +155,19 @@ fn a_status_that_an_election_has_overtaken_is_called_old() {
         events: None,
         now: "2026-01-01T00:03:00Z".parse().unwrap(),
     };
-    let old = drawn(&picture(5));
-    assert!(old.contains("by the authority record registry-3 leads term 5"), "{old}");
-    assert!(!drawn(&picture(4)).contains("authority record"));
+    for (phase, said) in [
+        (failover::Phase::Leading, "registry-3 leads term 5"),
+        (
+            failover::Phase::Sealing,
+            "an election for term 5 is open and nobody leads yet",
+        ),
+        (
+            failover::Phase::Promoting,
+            "registry-3 was elected for term 5 and is being promoted",
+        ),
+    ] {
+        let old = drawn(&picture(5, phase));
+        assert!(old.contains(&format!("by the authority record {said}, and")), "{old}");
+    }
+    assert!(!drawn(&picture(4, failover::Phase::Leading)).contains("authority record"));
 }

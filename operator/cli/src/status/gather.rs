@@ -1,6 +1,7 @@
 //! Everything that a picture shows, read at one go.
 
 use holdfast_api::HAReplicaSet;
+use holdfast_core::failover::Phase;
 use holdfast_wire::Names;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 pub struct Picture {
     /// As the API server has it.
     pub set: HAReplicaSet,
-    /// The term and leader of the authority record, which the members keep without the operator; `None` when it may not be read.
+    /// The term, phase and leader of the authority record, which the members keep without the operator; `None` when it may not be read.
     pub record: Option<RecordLine>,
     /// Where to connect; `None` when it may not be read.
     pub services: Option<Vec<ServiceLine>>,
@@ -28,13 +29,15 @@ pub struct Picture {
     pub now: Timestamp,
 }
 
-/// Who leads by the record.
+/// Who leads by the record, or is about to.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordLine {
     /// Its term.
     pub term: i64,
-    /// Its leader.
+    /// What is going on in it.
+    pub phase: Phase,
+    /// Its leader; while an election is open, who opened it or is preferred.
     pub leader: String,
 }
 
@@ -76,6 +79,7 @@ pub async fn gather(cluster: &Cluster, name: &str) -> Result<Picture, Failure> {
     Ok(Picture {
         record: record.map(|(r, _)| RecordLine {
             term: i64::from(r.term.0),
+            phase: r.phase,
             leader: r.leader.0,
         }),
         services: services(cluster, name).await,

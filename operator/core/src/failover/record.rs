@@ -155,6 +155,10 @@ pub struct Record {
     /// on the very version of the record that the person saw, and gone once somebody leads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given_up: Vec<DirId>,
+    /// The directories that were given up in the last election that somebody won without proof. One that comes back with
+    /// commits of its own is set aside: it may be the only copy of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forsaken: Vec<DirId>,
 }
 
 impl Record {
@@ -169,6 +173,7 @@ impl Record {
             system_identifier: None,
             last_command: None,
             given_up: Vec::new(),
+            forsaken: Vec::new(),
         }
     }
 }

@@ -213,10 +213,24 @@ impl Instance {
         waits
     }
 
-    /// Rewinds to the leader's log: stop, mark the directory half, rewind.
+    /// Whether a person has given this directory up, and somebody was elected without what only it may hold.
+    fn forsaken(&self, record: &Record) -> bool {
+        let given_up = self.disk.dir.as_ref().is_some_and(|dir| record.forsaken.contains(dir));
+        given_up && !self.disk.half && !self.mutation.is(Mutant::RewindsForsaken)
+    }
+
+    /// Rewinds to the leader's log: stop, mark the directory half, rewind. One that a person has given up is set aside instead,
+    /// and a clone made: what it has beside the leader's log is nowhere else.
     fn rewind(&mut self, record: &Record) {
         if self.still_counted_on(record) {
             return;
+        }
+        if self.forsaken(record) {
+            self.heal.clone_next();
+            return match self.run {
+                Run::Down => self.clone_from(record),
+                _ => self.stop(HowToStop::Clean),
+            };
         }
         self.heal.rewinds = Some(record.term);
         if self.run != Run::Down {
@@ -252,7 +266,8 @@ impl Instance {
     ///
     /// 1. The directory was marked half for a rewind that has not begun: rewind.
     /// 2. Not before the leader writes its term; over a whole directory, not before it is `Leading`.
-    /// 3. A directory that once led might hold the only copy of something: it is set aside, not removed.
+    /// 3. A directory that once led, or that a person gave up, might hold the only copy of something: it is set aside, not
+    ///    removed.
     /// 4. The old identity is given up before the copy begins.
     fn clone_from(&mut self, record: &Record) {
         if self.disk.half && self.heal.rewinds == Some(record.term) {
@@ -275,7 +290,7 @@ impl Instance {
         self.wait(Why::Cloning {
             from: from.member.clone(),
         });
-        if whole && (self.disk.led.is_some() || self.foreign(record)) {
+        if whole && (self.disk.led.is_some() || self.foreign(record) || self.forsaken(record)) {
             let why = format!(
                 "{} leads term {}, and this directory cannot follow",
                 record.leader, record.term

@@ -88,7 +88,7 @@ impl Instance {
     }
 
     /// Whose return would let the members elect.
-    fn proof_impossible(&self, record: &Record) -> Why {
+    pub(super) fn proof_impossible(&self, record: &Record) -> Why {
         let here = |dir: &DirId| {
             let heard = |(m, peer): (&MemberName, &super::peers::Peer)| {
                 self.live(m) && (peer.last.dir.as_ref() == Some(dir) || peer.last.gone.as_ref() == Some(dir))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, position, proof};
+use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, Term, position, proof};
 
 use super::machine::Instance;
 use super::message::Role;
@@ -74,8 +74,9 @@ impl Instance {
     /// Takes the election if it is this member's to take, in this order:
     ///
     /// 1. No proof, no election; say whose return would prove.
-    /// 2. A live member that is further ahead, or preferred among equals, goes first.
-    /// 3. The conditional write decides.
+    /// 2. Where a person has accepted a loss, the proof may need nobody: who is there and has a directory seals first.
+    /// 3. A live member that is further ahead, or preferred among equals, goes first.
+    /// 4. The conditional write decides.
     pub(super) fn elect(&mut self, record: &Record) {
         let term = record.term;
         let mut seals = self.seals_of(term);
@@ -108,6 +109,9 @@ impl Instance {
             self.wait(Why::ProofImpossible { needs });
             return self.accept_loss(record);
         }
+        if !record.given_up.is_empty() && self.waits_for_everybody(term) {
+            return;
+        }
         if !election.ranks_first(&self.me, live) || self.leaves_election_to_target() {
             return;
         }
@@ -126,6 +130,19 @@ impl Instance {
             ..record.clone()
         };
         self.write(elected);
+    }
+
+    /// Whether the seal of a member that is heard, and has a directory, may still come. One that cannot seal holds nobody up for long.
+    fn waits_for_everybody(&self, term: Term) -> bool {
+        let waited = self.now.since(self.watch_since);
+        let sealed = |m: &MemberName| self.seals.get(m).is_some_and(|(seal, _)| seal.term == term);
+        let mut heard = self
+            .peers
+            .of
+            .iter()
+            .filter(|(m, peer)| self.live(m) && peer.last.dir.is_some());
+        let late = heard.any(|(m, _)| !sealed(m));
+        waited < self.timings.reseal || (late && waited < self.timings.live.saturating_mul(2))
     }
 
     /// Whether the last leader was heard shortly before `at`.

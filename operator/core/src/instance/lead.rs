@@ -156,9 +156,15 @@ impl Instance {
 
     fn give_up_promotion(&mut self, record: &Record) {
         self.role = Role::Stopped;
-        if self.could_prove(record, &record.given_up) {
-            self.open(record, self.me.clone(), None);
+        let accepted = self.accepted();
+        let lost = accepted.as_ref().map_or(&record.given_up, |accepted| &accepted.without);
+        if !self.could_prove(record, lost) {
+            return self.wait(self.proof_impossible(record));
         }
+        match accepted {
+            Some(accepted) => self.open_accepting(record, accepted),
+            None => self.open(record, self.me.clone(), None),
+        };
     }
 
     /// A leader whose engine is down starts it again, its gate closed, while its peers, who have been told, may elect:
@@ -314,6 +320,10 @@ impl Instance {
             phase: Phase::Leading,
             rule,
             given_up: Vec::new(),
+            forsaken: match record.given_up.is_empty() {
+                true => record.forsaken.clone(),
+                false => record.given_up.clone(),
+            },
             ..record.clone()
         });
     }

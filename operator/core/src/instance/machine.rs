@@ -453,6 +453,8 @@ impl Instance {
     /// What was true of an engine process ends with it.
     fn engine_gone(&mut self) {
         self.run = Run::Down;
+        // The next process has to show anew that it runs well.
+        self.heal.runs_since = None;
         self.following = 0;
         self.lead = None;
         self.change = None;

@@ -63,6 +63,8 @@ pub enum Mutant {
     GivenUpCounts,
     /// A person's request to elect without proof holds whatever has happened since.
     AcceptsAnyVersion,
+    /// A directory that a person gave up is rewound when it comes back.
+    RewindsForsaken,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
     /// A member that was rewound and is refused again is rewound again.
@@ -86,7 +88,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 39] = [
+    pub const ALL: [Mutant; 40] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -117,6 +119,7 @@ impl Mutant {
         Mutant::KeepsPoint,
         Mutant::GivenUpCounts,
         Mutant::AcceptsAnyVersion,
+        Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
         Mutant::RewindsForEver,
         Mutant::SecondInitdb,

@@ -88,6 +88,7 @@ fn running(members: u16) -> SetView {
             system_identifier: Some(7),
             last_command: None,
             given_up: Vec::new(),
+            forsaken: Vec::new(),
         }),
     });
     for n in 1..=members {

@@ -1,33 +1,44 @@
 //! Each PostgreSQL that Debian has an image of. 17 runs in every other test; 16 is in no suite of Debian's.
 
+use std::io::Write;
 use std::time::Duration;
 
+use holdfast_bed::image::NoPackages;
 use holdfast_e2e::fault::Fault;
 use holdfast_e2e::house::wait_for;
 use holdfast_e2e::sql::Access;
 use holdfast_e2e::{Set, trial};
 
-use crate::support::in_namespace;
+use crate::support::{house, in_namespace};
 
 const START: Duration = Duration::from_secs(240);
 
 #[test]
 #[ignore = "needs root and a bed: make test"]
 fn postgresql_15_survives_faults_and_takes_up_parameters() {
-    lives(15);
+    lives(15, &house().bed.push_postgres(15).unwrap().tagged);
 }
 
+/// Only sid has it, whose packages cannot be installed every day. That says nothing about Holdfast, so it is told and no
+/// failure, unless `HOLDFAST_ALL_MAJORS` is set.
 #[test]
 #[ignore = "needs root and a bed: make test"]
 fn postgresql_18_survives_faults_and_takes_up_parameters() {
-    lives(18);
+    match house().bed.push_postgres(18) {
+        Err(error) if error.is::<NoPackages>() && std::env::var_os("HOLDFAST_ALL_MAJORS").is_none() => {
+            let line = format!("\nNOT SHOWN: PostgreSQL 18: its image cannot be made: {error:#}\n");
+            // Not with `eprintln!`: what a test that passes says with it is not shown.
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+        }
+        image => lives(18, &image.unwrap().tagged),
+    }
 }
 
 /// The life of a set of three of this major: made, primary killed, primary's Pod deleted, restarted for a parameter.
-fn lives(major: u8) {
+fn lives(major: u8, image: &str) {
     in_namespace(&format!("postgres{major}"), |house, ns| {
         let mut set = Set::named(house, ns, "db");
-        set.image = house.bed.push_postgres(major).unwrap().tagged;
+        set.image = image.to_owned();
         set.change(3, "").unwrap();
         set.wait_ready(START).unwrap();
         let rw = Access::to(&set, "rw").unwrap();

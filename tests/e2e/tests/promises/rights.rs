@@ -1,5 +1,6 @@
 //! The chart gives the operator what it uses, and nothing else; and so does the operator with its agents.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_e2e::house::{SYSTEM, wait_for};
@@ -24,6 +25,7 @@ const SELDOM: &[(&str, &str)] = &[(
 #[ignore = "needs root and a bed: make test"]
 fn every_right_that_is_granted_is_used_and_none_is_missing() {
     in_namespace("rights", |house, ns| {
+        let (operator, agents) = ((SYSTEM, "holdfast"), (ns, "db-member"));
         let mark = house.mark_requests().unwrap();
         begin_anew(house);
         let set = Set::apply(house, ns, "db", 2, "").unwrap();
@@ -31,6 +33,9 @@ fn every_right_that_is_granted_is_used_and_none_is_missing() {
         set.wait_ready(START).unwrap();
         set.change(1, "").unwrap();
         set.wait_ready(START).unwrap();
+        // From here on the agents' Role may go while their Pods still end: what they are refused then says nothing.
+        let refused = refusals(&house.uses_since(mark).unwrap(), agents);
+        assert!(refused.is_empty(), "refused to agents, and needed: {refused}");
         house
             .kubectl(&["-n", ns, "delete", "hrs", "db", "--wait=true", "--timeout=120s"])
             .unwrap();
@@ -42,8 +47,6 @@ fn every_right_that_is_granted_is_used_and_none_is_missing() {
         set.change(1, "bootstrap: {adopt: true}").unwrap();
         set.wait_ready(START).unwrap();
 
-        let operator = (SYSTEM, "holdfast");
-        let agents = (ns, "db-member");
         let rights = house.rights(operator.0, operator.1).unwrap();
         let passed_on = house.rights(agents.0, agents.1).unwrap();
         // A reader of this list should be able to say what each is for; a wildcard is for everything.
@@ -63,10 +66,8 @@ fn every_right_that_is_granted_is_used_and_none_is_missing() {
         let idle: Vec<&Right> = unused(&passed_on, &theirs).into_iter().filter(|r| !seldom(r)).collect();
         assert!(idle.is_empty(), "granted to agents, and not used: {}", told(idle));
 
-        // Namespaces of other tests end while it works in them.
-        let ends = |u: &&Use| u.message.contains("because it is being terminated");
-        let refused: Vec<&Use> = own.iter().filter(|u| u.code == 403).filter(|u| !ends(u)).collect();
-        assert!(refused.is_empty(), "{refused:#?}");
+        let refused = refusals(&uses, operator);
+        assert!(refused.is_empty(), "refused to the operator, and needed: {refused}");
     });
 }
 
@@ -114,6 +115,20 @@ fn follow_git(house: &House, ns: &str) {
 
 fn by(one: &Use, (namespace, account): (&str, &str)) -> bool {
     one.by == format!("system:serviceaccount:{namespace}:{account}")
+}
+
+/// What this account was refused, each once, with what the server said.
+fn refusals(uses: &[Use], account: (&str, &str)) -> String {
+    // Namespaces of other tests end while the operator works in them.
+    let ends = |u: &Use| u.message.contains("because it is being terminated");
+    let refused = uses.iter().filter(|u| by(u, account) && u.code == 403 && !ends(u));
+    let lines: BTreeSet<String> = refused
+        .map(|u| {
+            let what = [u.verb.as_str(), &u.resource, &u.name].join(" ");
+            format!("\n  {what} in {}: {}", u.namespace, u.message)
+        })
+        .collect();
+    lines.into_iter().collect()
 }
 
 fn told<'r>(rights: impl IntoIterator<Item = &'r Right>) -> String {
