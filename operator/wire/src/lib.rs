@@ -104,3 +104,25 @@ fn wal_segment_mib() -> u8 {
 fn is_default_segment(mib: &u8) -> bool {
     *mib == wal_segment_mib()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic in a test is its verdict")]
+
+    use super::*;
+
+    /// The text is in each Pod's environment: another one would restart every database at an upgrade of the operator.
+    #[test]
+    fn a_bootstrap_of_before_reads_and_writes_as_it_was() {
+        let text = r#"{"database":"app","owner":"app","encoding":"UTF8","locale":"C.UTF-8","dataChecksums":true}"#;
+        let read: Bootstrap = serde_json::from_str(text).unwrap();
+        assert_eq!(read.wal_segment_mib, 4);
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        let other = Bootstrap {
+            wal_segment_mib: 16,
+            ..read
+        };
+        let again: Bootstrap = serde_json::from_str(&serde_json::to_string(&other).unwrap()).unwrap();
+        assert_eq!(again, other);
+    }
+}
