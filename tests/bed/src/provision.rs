@@ -1,8 +1,8 @@
 //! The provisioner: a daemon that gives each claim of the class `bed` a volume on the node that the scheduler chose, grows
 //! it, and deletes it with its claim. It talks to the API server only; `kubectl` shows what it does.
 
-use crate::bed::Bed;
 use crate::control::kubeconfig;
+use crate::remove::remove_orphan;
 use crate::state::State;
 use crate::{cgroup, volume};
 use anyhow::{Context, Result};
@@ -61,7 +61,7 @@ pub async fn main(name: &str) -> Result<()> {
 /// Takes the bed down after its owner's end. This process leaves the bed's control group first, so as not to kill itself.
 fn end_with_owner(name: &str) -> Result<()> {
     std::fs::write(cgroup::dir("freezer", "").join(cgroup::PROCS), "0")?;
-    Bed::attach(name)?.down()
+    remove_orphan(name)
 }
 
 async fn pass(client: &Client, name: &str) -> Result<()> {

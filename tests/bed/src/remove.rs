@@ -29,6 +29,14 @@ pub(crate) fn remove_stale() -> Result<()> {
     Ok(())
 }
 
+/// Removes a bed whose owner has ended. By the time that the lock is free, another process may have removed it and started one by
+/// the same name, whose owner is alive.
+pub(crate) fn remove_orphan(name: &str) -> Result<()> {
+    let _lock = state::lock(&paths::home()?.join("beds.lock"))?;
+    let orphan = State::load(name).is_ok_and(|state| state.owner.is_some_and(|owner| !owner.alive()));
+    if orphan { remove(name) } else { Ok(()) }
+}
+
 /// Takes all beds down, also those that only left something on the machine.
 pub fn down_all() -> Result<()> {
     let _lock = state::lock(&paths::home()?.join("beds.lock"))?;
