@@ -54,10 +54,11 @@ pub struct Options {
 
 /// The Lease by which operators elect their leader.
 pub const LEASE: &str = "holdfast-operator";
-/// A Lease not renewed for this long is free (seconds).
+/// A Lease not renewed for this long is free (seconds; client-go's default).
 const LEASE_DURATION: u64 = 15;
-/// Renewed this long before it would be free (seconds): also the clock skew between nodes that is tolerated.
-const LEASE_GRACE: u64 = 5;
+/// The Lease is renewed when this is left of it (seconds): every 3 s, so that one slow answer of the API server is not the end
+/// of a reign (client-go renews every 2 s). It is also the clock skew between nodes that is borne.
+const LEASE_GRACE: u64 = 12;
 
 /// Between two tries to reach the API server at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -182,6 +182,17 @@ impl House {
         .map(drop)
     }
 
+    /// Which operator leads and how often its containers started: another word means that one began anew meanwhile.
+    pub fn operator_runs(&self) -> Result<String> {
+        let lease = "jsonpath={.spec.holderIdentity} {.spec.leaseTransitions}";
+        let lease = self.kubectl(&["-n", SYSTEM, "get", "lease", "holdfast-operator", "-o", lease])?;
+        let starts = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount};{end}";
+        Ok(format!(
+            "{lease} {}",
+            self.kubectl(&["-n", SYSTEM, "get", "pods", "-o", starts])?
+        ))
+    }
+
     /// What a person would want to see when something in a namespace went wrong.
     pub fn dump(&self, namespace: &str) {
         for args in [
@@ -201,6 +212,19 @@ impl House {
                 "-l",
                 "app.kubernetes.io/name=holdfast",
                 "--tail=40",
+                "--prefix",
+            ],
+            // An operator that ended took what it said last with it.
+            vec!["-n", SYSTEM, "get", "pods,lease", "-o", "wide"],
+            vec![
+                "-n",
+                SYSTEM,
+                "logs",
+                "-l",
+                "app.kubernetes.io/name=holdfast",
+                "--previous",
+                "--ignore-errors",
+                "--tail=20",
                 "--prefix",
             ],
         ] {

@@ -106,13 +106,13 @@ impl Pod {
                 .to_owned()
         };
         let status: Value = serde_json::from_str(&text("/metadata/annotations/status")).unwrap_or_default();
+        // From 4.0 on a standby that streams is `state: running` and says `streaming` in a word of its own.
+        let state = ["/replication_state", "/state"]
+            .iter()
+            .find_map(|path| status.pointer(path).and_then(Value::as_str));
         Pod {
             name: text("/metadata/name"),
-            state: status
-                .pointer("/state")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned(),
+            state: state.unwrap_or_default().to_owned(),
             timeline: status.pointer("/timeline").and_then(Value::as_u64).unwrap_or_default(),
         }
     }
