@@ -102,7 +102,7 @@ async fn overtaken(cluster: &Cluster, name: &str, seen: &Version, id: &str) -> F
 
 /// Whether the record is another than the one that a person has `seen`, and not because the request was carried out.
 fn void(now: &Record, version: &Version, seen: &Version, id: &str) -> bool {
-    version != seen && now.last_command.as_deref() != Some(id)
+    version != seen && !now.has_done(id)
 }
 
 /// The authority record, which the members keep, and its version.

@@ -127,6 +127,7 @@ impl World {
                 )
             });
             self.invariant_terms_grow(before.as_ref(), &record);
+            self.invariant_commands_once(before.as_ref(), &record);
             self.accept_loss(before.as_ref(), &record);
             self.invariant_rule_covers(&record);
             self.spring(record.phase, &record.leader);

@@ -204,6 +204,25 @@ impl World {
         }
     }
 
+    /// I10: no change of the record carries out a command that an earlier one has carried out.
+    pub(crate) fn invariant_commands_once(&mut self, before: Option<&Record>, after: &Record) {
+        let Some(id) = after.last_command.as_ref() else { return };
+        if before.and_then(|before| before.last_command.as_ref()) == Some(id) {
+            return;
+        }
+        // the last version is the one just written
+        let earlier = self.store.versions.iter().rev().skip(1);
+        if earlier
+            .into_iter()
+            .any(|version| version.last_command.as_ref() == Some(id))
+        {
+            self.violated(
+                "I10",
+                format!("command {id} is carried out again in term {}", after.term),
+            );
+        }
+    }
+
     /// I5, seen from the record: what was promised is held by q directories of the rule that a leader writes, so that any
     /// `|S| - q + 1` of them prove it.
     pub(crate) fn invariant_rule_covers(&mut self, record: &Record) {

@@ -118,6 +118,16 @@ impl Writers {
     }
 }
 
+/// A run that fails on its way leaves no writers behind: the next one's ledger would take their rows for broken promises.
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// With `HOLDFAST_TRACE` set, what each client is told beside acknowledgements, with the time of day: for one who asks where
 /// an outage comes from.
 fn trace(client: u32, what: &str) {

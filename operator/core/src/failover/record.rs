@@ -130,6 +130,10 @@ pub enum Phase {
     Leading,
 }
 
+/// How many commands are remembered as done beside the last one. A member that is so many commands behind has not heard of
+/// its set for long, and hears of the newest first when it does.
+pub const COMMANDS_KEPT: usize = 8;
+
 /// The authority record: the one linearizable register of a replica set, kept as JSON in an annotation of its `Lease` and
 /// changed only by resourceVersion-conditional replace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +155,10 @@ pub struct Record {
     /// The id of the last command that a change of this record carried out (switchover, failover accepting loss).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_command: Option<String>,
+    /// The ids of those before it, oldest first, as many as [`COMMANDS_KEPT`]. Members hear of a command each in their own
+    /// time: one that still knows an older command than the last must not carry it out again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_commands: Vec<String>,
     /// Directories that a person has given up, in `Sealing` and `Promoting`: what only they hold need not be proved. Written
     /// on the very version of the record that the person saw, and gone once somebody leads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -172,9 +180,29 @@ impl Record {
             rule: Rule::default(),
             system_identifier: None,
             last_command: None,
+            earlier_commands: Vec::new(),
             given_up: Vec::new(),
             forsaken: Vec::new(),
         }
+    }
+
+    /// Whether a change of this record has carried the command out.
+    pub fn has_done(&self, id: &str) -> bool {
+        self.last_command
+            .iter()
+            .chain(&self.earlier_commands)
+            .any(|done| done == id)
+    }
+
+    /// This record, once a command, if any, is carried out.
+    pub fn having_done(mut self, id: Option<String>) -> Record {
+        if id.is_some() && id != self.last_command {
+            self.earlier_commands
+                .extend(std::mem::replace(&mut self.last_command, id));
+            let surplus = self.earlier_commands.len().saturating_sub(COMMANDS_KEPT);
+            self.earlier_commands.drain(..surplus);
+        }
+        self
     }
 }
 
@@ -188,6 +216,18 @@ mod tests {
         assert_eq!(lsn, Lsn(0x16_B374_D848));
         assert_eq!(lsn.to_string(), "16/B374D848");
         assert!("16".parse::<Lsn>().is_err() && "x/1".parse::<Lsn>().is_err() && "1/1FFFFFFFF".parse::<Lsn>().is_err());
+    }
+
+    #[test]
+    fn commands_done_are_remembered_up_to_a_number() {
+        let mut record = Record::bootstrap(MemberName("m".into()));
+        for n in 0..20 {
+            record = record.having_done(Some(n.to_string())).having_done(None);
+            assert_eq!(record.last_command, Some(n.to_string()));
+        }
+        let known: Vec<u32> = (0..20).filter(|n| record.has_done(&n.to_string())).collect();
+        assert_eq!(known, (11..20).collect::<Vec<_>>());
+        assert_eq!(record.clone().having_done(Some("19".into())), record);
     }
 
     #[test]

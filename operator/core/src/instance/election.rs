@@ -26,8 +26,7 @@ impl Instance {
             term: record.term.next(),
             phase: Phase::Sealing,
             leader: prefer,
-            last_command: command.or_else(|| record.last_command.clone()),
-            ..record.clone()
+            ..record.clone().having_done(command)
         };
         next.term > record.term && self.write(next)
     }
@@ -65,8 +64,7 @@ impl Instance {
         if let Some(accepted) = self.accepted() {
             self.write(Record {
                 given_up: accepted.without,
-                last_command: Some(accepted.id),
-                ..record.clone()
+                ..record.clone().having_done(Some(accepted.id))
             });
         }
     }

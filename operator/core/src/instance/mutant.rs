@@ -67,6 +67,8 @@ pub enum Mutant {
     RewindsForsaken,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
+    /// Of the commands that are done only the last is remembered.
+    ForgetsCommands,
     /// A member that was rewound and is refused again is rewound again.
     RewindsForEver,
     /// The first member runs initdb again when its volume is empty.
@@ -88,7 +90,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 40] = [
+    pub const ALL: [Mutant; 41] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -121,6 +123,7 @@ impl Mutant {
         Mutant::AcceptsAnyVersion,
         Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
+        Mutant::ForgetsCommands,
         Mutant::RewindsForEver,
         Mutant::SecondInitdb,
         Mutant::ReadsCache,

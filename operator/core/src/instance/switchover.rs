@@ -8,6 +8,7 @@ use super::effect::{Effect, HowToStop};
 use super::event::{Engine, PrimarySeen};
 use super::machine::{Duty, Instance, Run};
 use super::message::Role;
+use super::mutant::Mutant;
 use super::spec::Command;
 use super::{Moment, Why};
 
@@ -43,7 +44,12 @@ enum Asked {
 impl Instance {
     /// Whether a command was carried out already.
     fn done(&self, record: &Record, id: &str) -> bool {
-        record.last_command.as_deref() == Some(id) || self.disk.last_command.as_deref() == Some(id)
+        let known = if self.mutation.is(Mutant::ForgetsCommands) {
+            record.last_command.as_deref() == Some(id)
+        } else {
+            record.has_done(id)
+        };
+        known || self.disk.last_command.as_deref() == Some(id)
     }
 
     fn asked(&self, record: &Record) -> Asked {

@@ -87,6 +87,7 @@ fn running(members: u16) -> SetView {
             },
             system_identifier: Some(7),
             last_command: None,
+            earlier_commands: Vec::new(),
             given_up: Vec::new(),
             forsaken: Vec::new(),
         }),

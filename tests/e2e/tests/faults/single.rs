@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use holdfast_e2e::fault::Fault;
-use holdfast_e2e::{Set, trial};
+use holdfast_e2e::{Set, System, trial};
 
 use crate::one_house::house;
 
@@ -48,6 +48,22 @@ macro_rules! faults {
             survives(Fault::$fault);
         }
     )*};
+}
+
+/// Members hear of a request each in their own time, and one that still knows the former request must not carry that out
+/// again: each switchover is one change of leader.
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn switchovers_one_after_another_are_each_carried_out_once() {
+    const TIMES: u64 = 5;
+    let term = || set().status("/status/term").unwrap().parse::<u64>().unwrap();
+    set().wait_fit(Duration::from_secs(180)).unwrap();
+    let before = term();
+    for _ in 0..TIMES {
+        set().switchover_to(&[]).unwrap();
+        set().wait_fit(Duration::from_secs(180)).unwrap();
+    }
+    assert_eq!(term() - before, TIMES, "each opens one term");
 }
 
 faults! {
