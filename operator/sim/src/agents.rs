@@ -33,7 +33,13 @@ impl World {
         let result = if ok {
             let shows = matches!(
                 work,
-                Work::Stop | Work::Initdb | Work::Clone | Work::Rewind | Work::SetAside
+                Work::Stop
+                    | Work::Initdb
+                    | Work::Clone
+                    | Work::Rewind
+                    | Work::SetAside
+                    | Work::PutBack
+                    | Work::DropAside
             );
             WorkResult::Ok {
                 volume: shows.then(|| self.members[m].volume()),

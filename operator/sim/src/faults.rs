@@ -230,8 +230,14 @@ impl World {
 
     fn lose_volume(&mut self, m: usize) {
         self.lost_volume = true;
-        self.lost.extend(self.members[m].dir.as_ref().map(|dir| dir.id.clone()));
-        self.ghosts.extend(self.members[m].dir.take());
+        let both = self.members[m]
+            .dir
+            .take()
+            .into_iter()
+            .chain(self.members[m].aside.take());
+        let both: Vec<_> = both.collect();
+        self.lost.extend(both.iter().map(|dir| dir.id.clone()));
+        self.ghosts.extend(both);
         let member = &mut self.members[m];
         member.whole = false;
         member.disk = Default::default();

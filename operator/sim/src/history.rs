@@ -223,24 +223,12 @@ impl World {
         else {
             return false;
         };
-        // Where slots are bounded, a member clones over what may be the only copy but the leader's (ADR 16, not mended yet): when
-        // that is lost meanwhile, only a backup helps.
-        let data = self.members.iter().any(|member| member.whole && !member.disk.half);
-        if self.plan.keeps > 0 && !self.lost.is_empty() && !data {
-            return false;
-        }
         // One that was scaled away gives no seal until a person scales back; status names it.
         let away = |dir: &holdfast_core::failover::DirId| {
             let gone = self.members.iter().skip(self.wanted);
             gone.filter_map(|m| m.dir.as_ref()).any(|d| d.id == *dir)
         };
-        // Where slots are bounded, a member clones over a directory that the rule still names: a person must do without that.
-        let replaced = |dir: &holdfast_core::failover::DirId| {
-            let mut members = self.members.iter();
-            let testified = |m: &Member| m.disk.testimony.as_ref().is_some_and(|gone| gone.dir == *dir);
-            self.plan.keeps > 0 && !members.any(|m| m.dir.as_ref().is_some_and(|d| d.id == *dir) || testified(m))
-        };
-        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir) && !away(dir) && !replaced(dir);
+        let left = |dir: &holdfast_core::failover::DirId| !self.lost.contains(dir) && !away(dir);
         let members = record.rule.standbys.iter().filter(|dir| left(dir)).count();
         record.rule.leader.as_ref().is_some_and(left) || members >= seals_needed(&record.rule)
     }

@@ -143,6 +143,8 @@ pub struct Member {
     pub unsynced: Option<DiskState>,
     pub disk: DiskState,
     pub dir: Option<Dir>,
+    /// The directory that `disk.aside` tells of.
+    pub aside: Option<Dir>,
     /// No clone or initdb is half-done.
     pub whole: bool,
     pub engine: Engine,
@@ -201,6 +203,7 @@ impl Member {
             unsynced: None,
             disk: DiskState::default(),
             dir: None,
+            aside: None,
             whole: false,
             engine,
             spec: None,

@@ -51,6 +51,8 @@ impl World {
             }
             Effect::Rewind { to } => self.begin_rewind(m, to),
             Effect::SetAside { .. } => self.begin_work(m, Work::SetAside, None),
+            Effect::PutBack => self.begin_work(m, Work::PutBack, None),
+            Effect::DropAside => self.begin_work(m, Work::DropAside, None),
             Effect::Start(how) => self.engine_start(m, epoch, how),
             Effect::Stop(how) => self.engine_stop(m, epoch, how),
             Effect::Follow(upstream) => {

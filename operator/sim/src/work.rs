@@ -57,22 +57,55 @@ impl World {
         let source = from.as_ref().and_then(|from| self.index(&from.member));
         let reached =
             source.filter(|s| self.passes(m, *s) && self.passes(*s, m) && self.members[*s].frozen <= self.now);
-        let full = self.members[m].full > self.now && work != Work::SetAside;
+        let light = matches!(work, Work::SetAside | Work::PutBack | Work::DropAside);
+        let full = self.members[m].full > self.now && !light;
         let ok = !full
             && match work {
                 Work::Initdb => self.initdb(m),
                 Work::Clone => reached.is_some_and(|s| self.cloned(m, s)),
                 Work::Rewind => reached.is_some_and(|s| self.rewound(m, s, from.map_or(Term(0), |f| f.term))),
                 Work::SetAside => {
-                    self.ghosts.extend(self.members[m].dir.take());
-                    self.members[m].whole = false;
-                    self.members[m].disk.dir = None;
+                    self.set_aside(m);
+                    true
+                }
+                Work::PutBack => self.put_back(m),
+                Work::DropAside => {
+                    self.members[m].aside = None;
+                    self.members[m].disk.aside = None;
                     true
                 }
                 _ => true,
             };
         let epoch = self.members[m].epoch;
         self.tell_done(m, epoch, work, ok);
+    }
+
+    fn set_aside(&mut self, m: usize) {
+        self.ghosts.extend(self.members[m].dir.clone());
+        let member = &mut self.members[m];
+        member.aside = member.dir.take().map(|mut dir| {
+            // a power cut may come
+            dir.log.truncate(dir.flushed);
+            dir
+        });
+        member.whole = false;
+        member.disk.dir = None;
+    }
+
+    fn put_back(&mut self, m: usize) -> bool {
+        let Some(dir) = self.members[m].aside.take() else {
+            return false;
+        };
+        self.ghosts.extend(self.members[m].dir.take());
+        let member = &mut self.members[m];
+        member.disk = std::mem::take(&mut member.disk).with_aside_back();
+        let named = member.disk.dir.as_ref() == Some(&dir.id);
+        member.dir = Some(dir);
+        member.whole = true;
+        if !named {
+            self.violated("I1", format!("m{m} puts back another directory than it set aside"));
+        }
+        true
     }
 
     fn fresh_id(&mut self, m: usize) -> DirId {

@@ -44,9 +44,6 @@ const PRESETS: &[(&str, &str)] = &[
     ("max_connections", "100"),
     ("max_wal_senders", "20"),
     ("max_replication_slots", "20"),
-    ("max_wal_size", "1GB"),
-    ("min_wal_size", "80MB"),
-    ("wal_keep_size", "256MB"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
     ("datestyle", "iso, mdy"),
@@ -82,6 +79,22 @@ const FIXED: &[(&str, &str)] = &[
     ("lc_messages", "C"),
 ];
 
+/// What the log may take of a volume of so many bytes, preset and the user's to change: neither recycled log, nor what is kept
+/// for members that are away, may fill a small volume. PostgreSQL wants room for two files of log, which are 32 MiB at most.
+fn wal_sizes(volume: Option<u64>) -> Vec<(&'static str, String)> {
+    let share = |of: u64| volume.map_or(u64::MAX, |bytes| bytes / of / 1_048_576);
+    let max = share(8).clamp(64, 1024);
+    let mut sizes = vec![
+        ("max_wal_size", max),
+        ("min_wal_size", max.min(80)),
+        ("wal_keep_size", share(10).min(256)),
+    ];
+    if volume.is_some() {
+        sizes.push(("max_slot_wal_keep_size", share(3)));
+    }
+    sizes.into_iter().map(|(name, mb)| (name, format!("{mb}MB"))).collect()
+}
+
 /// Writes the file's text.
 pub fn render(c: &Conf) -> String {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
@@ -92,13 +105,7 @@ pub fn render(c: &Conf) -> String {
     for lc in ["lc_monetary", "lc_numeric", "lc_time"] {
         set(lc, c.locale);
     }
-    if let Some(bytes) = c.volume_bytes {
-        // A third of the volume, at least 1 GiB: a member that stays away must not fill the leader's disk.
-        set(
-            "max_slot_wal_keep_size",
-            &format!("{}MB", (bytes / 3 / 1_048_576).max(1024)),
-        );
-    }
+    wal_sizes(c.volume_bytes).iter().for_each(|(k, v)| set(k, v));
     c.parameters.iter().for_each(|(k, v)| set(&k.to_ascii_lowercase(), v));
     FIXED.iter().for_each(|(k, v)| set(k, v));
     if c.major >= 17 {
@@ -223,6 +230,18 @@ mod tests {
         assert!(text.contains("\nwork_mem = '4MB''fsync = off\\\\'\n"));
         assert!(text.contains("\nmax_slot_wal_keep_size = '10240MB'\n"));
         assert!(text.contains("\nallow_alter_system = 'off'\n"));
+    }
+
+    #[test]
+    fn log_takes_its_share_of_the_volume_and_no_more() {
+        let sizes = |volume| {
+            let sizes = wal_sizes(volume).into_iter().map(|(_, mb)| mb);
+            sizes.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(sizes(Some(487 << 20)), "64MB 64MB 48MB 162MB");
+        assert_eq!(sizes(Some(4 << 30)), "512MB 80MB 256MB 1365MB");
+        assert_eq!(sizes(Some(1 << 40)), "1024MB 80MB 256MB 349525MB");
+        assert_eq!(sizes(None), "1024MB 80MB 256MB");
     }
 
     #[test]

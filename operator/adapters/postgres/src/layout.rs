@@ -44,6 +44,10 @@ impl Layout {
     pub fn aside(&self) -> PathBuf {
         self.volume.join("aside")
     }
+    /// A directory that is being removed; removed when found.
+    pub fn dropped(&self) -> PathBuf {
+        self.volume.join("pgdata.dropped")
+    }
     /// The agent's own state beside the data.
     pub fn state_dir(&self) -> PathBuf {
         self.volume.join("holdfast")

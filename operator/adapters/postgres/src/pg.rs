@@ -179,6 +179,33 @@ impl Pg {
         .await
     }
 
+    /// Puts back what was set aside.
+    pub async fn put_back(&self) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            volume::put_back(&layout)
+        })
+        .await
+    }
+
+    /// Forgets what was set aside; one that never led is removed, beside the work that goes on.
+    pub async fn drop_aside(&self) -> Result<()> {
+        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
+        blocking(move || {
+            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            volume::drop_aside(&layout)
+        })
+        .await?;
+        let layout = self.layout().clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = volume::remove_dropped(&layout) {
+                tracing::warn!("what was set aside is not removed yet: {e}");
+            }
+        });
+        Ok(())
+    }
+
     pub(crate) async fn write_disk(&self, change: impl FnOnce(&mut DiskState) + Send + 'static) -> Result<()> {
         let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
         blocking(move || {

@@ -12,6 +12,9 @@ pub struct Election<'a> {
     pub rule: &'a Rule,
     /// Every seal of this term that was heard, mine included.
     pub seals: &'a BTreeMap<MemberName, Seal>,
+    /// What is testified for beside them: directories that are not in their place. They prove like seals, and are nobody's to be
+    /// elected with.
+    pub beside: &'a [Seal],
     /// Among equals this one is elected.
     pub prefer: &'a MemberName,
     /// Directories that a person has given up.
@@ -26,7 +29,8 @@ impl Election<'_> {
         let Some(own) = self.seals.get(member) else {
             return false;
         };
-        let behind = self.seals.values().filter(|seal| seal.position <= own.position);
+        let all = self.seals.values().chain(self.beside);
+        let behind = all.filter(|seal| seal.position <= own.position);
         proves(self.rule, behind, self.lost)
     }
 
@@ -55,7 +59,7 @@ impl Election<'_> {
 
     /// The directories whose seals are missing for a proof: one of the leader's own, or the rest of S.
     pub fn missing(&self) -> Vec<DirId> {
-        let sealed = |dir: &DirId| self.seals.values().any(|seal| seal.dir == *dir);
+        let sealed = |dir: &DirId| self.seals.values().chain(self.beside).any(|seal| seal.dir == *dir);
         self.rule
             .leader
             .iter()
@@ -107,6 +111,7 @@ mod tests {
         let election = Election {
             rule: &rule,
             seals: &seals,
+            beside: &[],
             prefer: &name(0),
             lost: &[],
         };
@@ -120,6 +125,7 @@ mod tests {
         let election = Election {
             rule: &rule,
             seals: &seals,
+            beside: &[],
             prefer: &name(0),
             lost: &[],
         };
@@ -134,7 +140,7 @@ mod tests {
         #[test]
         fn one_winner(positions in prop::collection::vec((1u32..4, 1u64..5), 1..6), q in 1u16..3, prefer in 0usize..6) {
             let (rule, seals) = (rule(positions.len(), q), seals(&positions));
-            let election = Election { rule: &rule, seals: &seals, prefer: &name(prefer), lost: &[] };
+            let election = Election { rule: &rule, seals: &seals, beside: &[], prefer: &name(prefer), lost: &[] };
             let winners: Vec<_> = seals.keys().filter(|m| election.elects(m, |_| true)).collect();
             prop_assert!(winners.len() <= 1);
             for w in winners {

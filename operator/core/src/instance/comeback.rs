@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::failover::{Lsn, Phase, Position, Record, Term, position};
 
 use super::effect::{Effect, HowToStop, StartAs, Upstream};
-use super::event::{Engine, StandbySeen, Work};
+use super::event::{Aside, Engine, StandbySeen, Work};
 use super::heal::Rung;
 use super::machine::{Instance, Run};
 use super::message::{Heartbeat, Role};
@@ -45,6 +45,13 @@ impl Instance {
         if !self.whole() || self.foreign(record) {
             self.role = Role::Preparing;
             return self.clone_from(record);
+        }
+        if self
+            .aside()
+            .is_some_and(|aside| !record.rule.standbys.contains(&aside.dir))
+        {
+            self.busy = Some(Work::DropAside);
+            return self.out.push(Effect::DropAside);
         }
         let engine = Arc::clone(&self.engine);
         match &*engine {
@@ -197,11 +204,7 @@ impl Instance {
     /// proof may need, until the leader has had the time to do without it.
     fn still_counted_on(&mut self, record: &Record) -> bool {
         let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
-        let named = self
-            .disk
-            .dir
-            .as_ref()
-            .is_some_and(|dir| record.rule.standbys.contains(dir));
+        let named = self.named(record);
         let new = self.now.since(self.watch_since) < self.timings.standby_lost.saturating_mul(2);
         let waits = whole && named && new && record.phase == Phase::Leading;
         if waits {
@@ -211,6 +214,18 @@ impl Instance {
             });
         }
         waits
+    }
+
+    /// What was set aside: one that is only about to be is in its place still.
+    pub(super) fn aside(&self) -> Option<&Aside> {
+        let aside = self.disk.aside.as_ref()?;
+        (self.disk.dir.as_ref() != Some(&aside.dir)).then_some(aside)
+    }
+
+    /// Whether the rule names this directory.
+    fn named(&self, record: &Record) -> bool {
+        let dir = self.disk.dir.as_ref();
+        dir.is_some_and(|dir| record.rule.standbys.contains(dir))
     }
 
     /// Whether a person has given this directory up, and somebody was elected without what only it may hold.
@@ -266,8 +281,9 @@ impl Instance {
     ///
     /// 1. The directory was marked half for a rewind that has not begun: rewind.
     /// 2. Not before the leader writes its term; over a whole directory, not before it is `Leading`.
-    /// 3. A directory that once led, or that a person gave up, might hold the only copy of something: it is set aside, not
-    ///    removed.
+    /// 3. A directory that once led, or that a person gave up, or that the rule names, might hold the only copy of something:
+    ///    it is set aside, not removed. What one that the rule names would seal with is written down first; it comes back if the
+    ///    leader is lost before the copy is whole.
     /// 4. The old identity is given up before the copy begins.
     fn clone_from(&mut self, record: &Record) {
         if self.disk.half && self.heal.rewinds == Some(record.term) {
@@ -290,7 +306,26 @@ impl Instance {
         self.wait(Why::Cloning {
             from: from.member.clone(),
         });
-        if whole && (self.disk.led.is_some() || self.foreign(record) || self.forsaken(record)) {
+        let (foreign, forsaken) = (self.foreign(record), self.forsaken(record));
+        let named = self.named(record) && !foreign && !forsaken && !self.mutation.is(Mutant::ClonesOverNamed);
+        if whole && named {
+            let (term, testimony) = (record.term, self.last_words());
+            let aside = self.disk.dir.clone().map(|dir| Aside {
+                dir,
+                led: self.disk.led,
+                base: self.disk.base,
+                following: self.disk.following,
+                position: testimony.as_ref().map(|testimony| testimony.position),
+            });
+            if (&self.disk.aside, &self.disk.testimony) != (&aside, &testimony) {
+                return self.persist(|disk| {
+                    disk.term = disk.term.max(term);
+                    disk.testimony = testimony;
+                    disk.aside = aside;
+                });
+            }
+        }
+        if whole && (self.disk.led.is_some() || foreign || forsaken || named) {
             let why = format!(
                 "{} leads term {}, and this directory cannot follow",
                 record.leader, record.term

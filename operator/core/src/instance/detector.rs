@@ -93,7 +93,7 @@ impl Instance {
             let heard = |(m, peer): (&MemberName, &super::peers::Peer)| {
                 self.live(m) && (peer.last.dir.as_ref() == Some(dir) || peer.last.gone.as_ref() == Some(dir))
             };
-            self.disk.dir.as_ref() == Some(dir) || self.peers.of.iter().any(heard)
+            self.disk.dir.as_ref() == Some(dir) || self.gone().as_ref() == Some(dir) || self.peers.of.iter().any(heard)
         };
         let rule = record.rule.leader.iter().chain(&record.rule.standbys);
         let needs = rule.filter(|dir| !here(dir)).map(|dir| self.member_of(dir)).collect();

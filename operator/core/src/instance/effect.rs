@@ -92,6 +92,11 @@ pub enum Effect {
     Rewind { to: Upstream },
     /// Keep the directory for a person, under another name: it might hold the only copy of something.
     SetAside { why: String },
+    /// Put [`DiskState::aside`] back in its place; what is there is removed. Ends with `Done(PutBack)`, whose volume has
+    /// [`DiskState::with_aside_back`].
+    PutBack,
+    /// Forget [`DiskState::aside`]: one that never led is removed, another is left for a person. Ends with `Done(DropAside)`.
+    DropAside,
     /// Start the engine. Ends with `Done(Start)` once the process exists (not: answers). A primary starts with its gate
     /// closed. A standby without upstream replays its own log to the end and waits there.
     Start(StartAs),

@@ -80,9 +80,11 @@ impl Instance {
         let mut seals = self.seals_of(term);
         let lost = self.counted_out(record, &mut seals);
         let rule = self.rule_to_prove(&record.rule);
+        let beside = self.beside(term);
         let election = Election {
             rule: &rule,
             seals: &seals,
+            beside: &beside,
             prefer: &record.leader,
             lost: &lost,
         };
@@ -242,6 +244,8 @@ impl Instance {
             let dir = p.last.gone.clone()?;
             Some(of(dir, None))
         });
+        let aside = self.aside().map(|aside| of(aside.dir.clone(), None));
+        let gone = gone.chain(aside);
         let there = mine.chain(theirs).map(|dir| of(dir, Some(record.term)));
         let seals: Vec<Seal> = there.chain(gone).collect();
         let own_async =

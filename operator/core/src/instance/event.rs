@@ -40,6 +40,9 @@ pub struct DiskState {
     /// this counts as its seal; forgotten before the directory that takes its place takes any log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub testimony: Option<Testimony>,
+    /// What was set aside until a directory that has all of it is in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
     /// The id of the last finished command.
     pub last_command: Option<String>,
 }
@@ -52,6 +55,39 @@ pub struct Testimony {
     pub dir: DirId,
     /// The end of its log.
     pub position: Position,
+}
+
+/// A directory that was set aside while the rule names it: it may be the only copy of commits but the leader's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aside {
+    /// The directory.
+    pub dir: DirId,
+    /// As in [`DiskState`] by then. One that led is kept for a person in the end.
+    pub led: Option<Term>,
+    /// As in [`DiskState`] by then.
+    pub base: Position,
+    /// As in [`DiskState`] by then.
+    pub following: Option<Term>,
+    /// Where its log ended, if that was certain.
+    pub position: Option<Position>,
+}
+
+impl DiskState {
+    /// This state with what was set aside put back in its place. What was sealed for meanwhile stays sealed if it was sealed with
+    /// that directory's position.
+    pub fn with_aside_back(mut self) -> DiskState {
+        let Some(aside) = self.aside.take() else { return self };
+        (self.base, self.following, self.sealed) = match aside.position {
+            Some(position) => (position, None, self.sealed),
+            None => (aside.base, aside.following, None),
+        };
+        self.testimony = None;
+        self.dir = Some(aside.dir);
+        self.led = aside.led;
+        self.half = false;
+        self
+    }
 }
 
 /// What the volume holds, seen at start and after each work on the directory.
@@ -140,6 +176,10 @@ pub enum Engine {
 }
 
 /// The authority record as read.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few of them a second: what a copy costs does not matter"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordSeen {
     /// As it was, at this version.
@@ -180,6 +220,10 @@ pub enum Work {
     Stop,
     /// The data directory was set aside.
     SetAside,
+    /// What was set aside is back in its place.
+    PutBack,
+    /// What was set aside is needed no more.
+    DropAside,
     /// Walsenders ended.
     EndWalsenders,
     /// A changed upstream is in force: no receiver of another one runs any more.
@@ -193,6 +237,10 @@ pub enum Work {
 }
 
 /// How work ended.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few of them a second: what a copy costs does not matter"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkResult {
     /// Done; the volume as it is now where the work changed it.

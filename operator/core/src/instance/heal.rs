@@ -57,6 +57,14 @@ impl Heal {
         }
     }
 
+    /// What was learned of a directory does not hold for the one that took its place.
+    pub fn another_directory(&mut self) {
+        self.crashes = 0;
+        self.rewinds = None;
+        self.rewound = None;
+        self.fresh = None;
+    }
+
     /// Nothing less than a clone will do.
     pub fn clone_next(&mut self) {
         self.crashes = CRASHES_TO_CLONE;
@@ -95,6 +103,8 @@ impl Instance {
             Work::Start => "start",
             Work::Stop => "stop",
             Work::SetAside => "setting aside",
+            Work::PutBack => "putting back what was set aside",
+            Work::DropAside => "removing what was set aside",
             Work::Persist | Work::EndWalsenders | Work::Follow | Work::SetSync | Work::Gate | Work::Slots => {
                 "engine call"
             }

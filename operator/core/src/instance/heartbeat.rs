@@ -1,6 +1,6 @@
 //! What this member tells its peers and status, after each decision.
 
-use crate::failover::{Lsn, Phase, Term};
+use crate::failover::{DirId, Lsn, Phase, Term};
 
 use super::effect::Effect;
 use super::event::{Engine, Work};
@@ -114,13 +114,19 @@ impl Instance {
         self.disk.following.filter(|_| self.disk.sealed.is_none())
     }
 
+    /// A directory that is not in its place, and for which this member could seal.
+    pub(super) fn gone(&self) -> Option<DirId> {
+        let aside = self.aside().map(|aside| aside.dir.clone());
+        aside.or_else(|| self.testimony().map(|testimony| testimony.dir))
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         let history = self.history().to_vec();
         Heartbeat {
             term: self.highest_term(),
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
-            gone: self.testimony().map(|testimony| testimony.dir),
+            gone: self.gone(),
             following: self.follows(),
             position: self.position(),
             replayed: self.replayed(),

@@ -244,7 +244,10 @@ impl Instance {
         let failed = match result {
             WorkResult::Ok { volume } => {
                 if let (Some(volume), false) = (volume, work == Work::Persist) {
-                    self.disk.dir = volume.disk.dir.clone();
+                    match work {
+                        Work::PutBack | Work::DropAside => self.disk = volume.disk.clone(),
+                        _ => self.disk.dir = volume.disk.dir.clone(),
+                    }
                     self.volume = Some(volume);
                 }
                 None
@@ -281,6 +284,10 @@ impl Instance {
             }
             Work::Promote => self.served.promotion_failed = self.disk.led,
             Work::Initdb | Work::Clone | Work::Rewind if ok => self.made(work),
+            Work::PutBack if ok => {
+                self.heal.another_directory();
+                self.clean_end = None;
+            }
             _ => {}
         }
     }

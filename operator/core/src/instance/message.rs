@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::failover::{DirId, Lsn, Position, Record, Term};
 
 use super::effect::Version;
+use super::event::Testimony;
 
 /// What a member does at present, as it says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,9 @@ pub struct SealAnswer {
     pub gone: bool,
     /// The term that this directory led, if it is the directory of a leader, stopped, and was never rewound since.
     pub led: Option<Term>,
+    /// What its member testifies for beside it: a directory that it has set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Testimony>,
 }
 
 /// Everything agents send each other. Each carries a term; a receiver ignores what is older than what it knows.

@@ -33,7 +33,7 @@ mod switchover;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
 pub use event::{
-    CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, Testimony,
+    Aside, CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, Testimony,
     VolumeSeen, Work, WorkResult,
 };
 pub use machine::Instance;

@@ -67,6 +67,8 @@ pub enum Mutant {
     RewindsForsaken,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
+    /// A directory that the rule names is removed before the copy that replaces it is whole.
+    ClonesOverNamed,
     /// Of the commands that are done only the last is remembered.
     ForgetsCommands,
     /// A member that was rewound and is refused again is rewound again.
@@ -90,7 +92,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 41] = [
+    pub const ALL: [Mutant; 42] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -123,6 +125,7 @@ impl Mutant {
         Mutant::AcceptsAnyVersion,
         Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
+        Mutant::ClonesOverNamed,
         Mutant::ForgetsCommands,
         Mutant::RewindsForEver,
         Mutant::SecondInitdb,

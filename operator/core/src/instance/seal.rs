@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::failover::{Record, Seal, Term};
 
 use super::effect::{Effect, HowToStop, StartAs};
-use super::event::{Engine, Testimony};
+use super::event::{Aside, Engine, Testimony, Work};
 use super::machine::{Instance, Run};
 use super::message::{Message, Role, SealAnswer};
 use super::mutant::Mutant;
@@ -15,7 +15,8 @@ impl Instance {
     /// Seals for `term`, in this order:
     ///
     /// 1. A running primary is stopped at once: its term is dead.
-    /// 2. A directory that is not whole gives no seal; one that was given up for it may have left a testimony.
+    /// 2. A directory that is not whole gives no seal; one that was given up for it may have left a testimony. One that was set
+    ///    aside for it is put back when the election lasts: it can be a candidate.
     /// 3. A standby takes log from nobody; its receiver must be gone before its position is taken.
     /// 4. The seal, and where the log ends, are durable before anyone is told.
     /// 5. Then it answers, and sees whether it is elected.
@@ -36,6 +37,10 @@ impl Instance {
                 return;
             }
             return self.persist(|disk| disk.half = false);
+        }
+        if self.put_back(term, record) {
+            self.role = Role::Preparing;
+            return self.wait(Why::Sealed { term });
         }
         if !self.whole() {
             self.role = Role::Preparing;
@@ -77,6 +82,25 @@ impl Instance {
         });
     }
 
+    /// Puts back what was set aside, when nobody was elected for long, the rule names it and nothing whole is in its place.
+    /// `true`: nothing else is to be done now.
+    fn put_back(&mut self, term: Term, record: &Record) -> bool {
+        let lasts = self.now.since(self.watch_since) >= self.timings.standby_lost;
+        let named = |aside: &Aside| record.rule.standbys.contains(&aside.dir);
+        let wanted = self.aside().is_some_and(named) && !self.whole();
+        if !lasts || !wanted || self.persisting.is_some() {
+            return false;
+        }
+        if self.run != Run::Down || !matches!(*self.engine, Engine::Down { .. }) {
+            self.stop(HowToStop::Clean);
+        } else if self.heal.ready(self.now) {
+            self.say(Why::PutBack { term });
+            self.busy = Some(Work::PutBack);
+            self.out.push(Effect::PutBack);
+        }
+        true
+    }
+
     /// What can be said for a directory that was given up, while no other has taken its place.
     pub(super) fn testimony(&self) -> Option<Testimony> {
         self.disk.testimony.clone().filter(|_| !self.whole())
@@ -84,7 +108,7 @@ impl Instance {
 
     /// What a directory that is given up now leaves behind: nothing, where the end of its log is not certain.
     pub(super) fn last_words(&self) -> Option<Testimony> {
-        if self.disk.half {
+        if self.disk.half || self.disk.dir.is_none() {
             return self.disk.testimony.clone();
         }
         // Since it was sealed it has taken no log.
@@ -155,6 +179,12 @@ impl Instance {
     }
 
     fn my_seal(&self, term: Term) -> Option<SealAnswer> {
+        let beside = self.aside().and_then(|aside| {
+            Some(Testimony {
+                dir: aside.dir.clone(),
+                position: aside.position?,
+            })
+        });
         if let Some(Testimony { dir, position }) = self.testimony() {
             return Some(SealAnswer {
                 term,
@@ -162,6 +192,7 @@ impl Instance {
                 position,
                 gone: true,
                 led: None,
+                beside: beside.filter(|other| self.testimony().is_some_and(|own| own.dir != other.dir)),
             });
         }
         let dir = self.disk.dir.clone()?;
@@ -175,6 +206,7 @@ impl Instance {
                 self.disk.base
             },
             led: self.disk.led,
+            beside,
         })
     }
 
@@ -206,6 +238,19 @@ impl Instance {
                         led: seal.led,
                     },
                 )
+            })
+            .collect()
+    }
+
+    /// What members testify for beside their seals of one term.
+    pub(super) fn beside(&self, term: Term) -> Vec<Seal> {
+        let of_term = self.seals.values().filter(|(seal, _)| seal.term == term);
+        let beside = of_term.filter_map(|(seal, _)| seal.beside.as_ref());
+        beside
+            .map(|testimony| Seal {
+                dir: testimony.dir.clone(),
+                position: testimony.position,
+                led: None,
             })
             .collect()
     }

@@ -42,6 +42,8 @@ pub enum Why {
     WorkFailed { what: &'static str, why: String },
     /// The directory was set aside.
     SetAside { why: String },
+    /// What was set aside is put back in its place.
+    PutBack { term: Term },
     /// Stopped by a person.
     FencedByHand,
     /// Going down as asked.
@@ -68,6 +70,7 @@ impl Reason for Why {
             Why::RuleChanging => "RuleChanging",
             Why::WorkFailed { .. } => "WorkFailed",
             Why::SetAside { .. } => "SetAside",
+            Why::PutBack { .. } => "PutBack",
             Why::FencedByHand => "FencedByHand",
             Why::ShuttingDown => "ShuttingDown",
         }
@@ -80,6 +83,7 @@ impl Reason for Why {
             | Why::Fenced { .. }
             | Why::WorkFailed { .. }
             | Why::SetAside { .. }
+            | Why::PutBack { .. }
             | Why::ElectionOpened { .. } => Severity::Warning,
             _ => Severity::Normal,
         }
@@ -112,6 +116,10 @@ impl fmt::Display for Why {
             Why::Fenced { because } => write!(f, "stopped its engine: {because}"),
             Why::RuleChanging => f.write_str("changes the set of standbys that acknowledge commits"),
             Why::WorkFailed { what, why } => write!(f, "{what} failed: {why}"),
+            Why::PutBack { term } => write!(
+                f,
+                "puts the data directory back that it had set aside: the election of term {term} lacks it"
+            ),
             Why::SetAside { why } => write!(f, "set its data directory aside: {why}"),
             Why::FencedByHand => f.write_str("fenced by a person; `kubectl holdfast unfence` lets it go"),
             Why::ShuttingDown => f.write_str("shuts down as asked"),

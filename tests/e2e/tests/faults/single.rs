@@ -56,7 +56,7 @@ macro_rules! faults {
 #[ignore = "needs root and a bed: make test"]
 fn switchovers_one_after_another_are_each_carried_out_once() {
     const TIMES: u64 = 5;
-    let term = || set().status("/status/term").unwrap().parse::<u64>().unwrap();
+    let term = || set().status("/term").unwrap().parse::<u64>().unwrap();
     set().wait_fit(Duration::from_secs(180)).unwrap();
     let before = term();
     for _ in 0..TIMES {
