@@ -65,6 +65,8 @@ impl World {
         let member = &mut self.members[m];
         if member.epoch == epoch && member.operation == op && self.weather.api_cut[m] <= self.now {
             member.operation += 1;
+            // the judge looks at ticks only, between which the way may have been open
+            member.contact = self.now;
             self.push(1, Ev::Agent { m, epoch, event });
         }
     }
