@@ -72,7 +72,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .await
         .context("no Kubernetes API: neither in a Pod nor with a kubeconfig")?;
     let client = holdfast_kube::connect(config.clone()).context("no client for the Kubernetes API")?;
-    ready.store(true, Ordering::Relaxed);
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
 
@@ -98,6 +97,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
         manager = prepared => manager.context("preparing the operator's Lease")?,
     };
+    // Not before: an operator without rights, or without an API server, is of no use yet, and its Pod says so.
+    ready.store(true, Ordering::Relaxed);
     let (mut leads, election) = manager.watch().await;
     tracing::info!(identity, "waits to lead");
     let relay = relay::start(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
-use holdfast_core::instance::{DiskState, Instance, Moment, SetSpec, SyncNames, Upstream, VolumeSeen};
+use holdfast_core::instance::{DiskState, Instance, Moment, Refusal, SetSpec, SyncNames, Upstream, VolumeSeen};
 
 /// One record of a log. Its LSN is its place, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct Engine {
     pub upstream: Option<Upstream>,
     /// The receiver's connection.
     pub receiver: Option<u64>,
-    pub diverged: Option<String>,
+    pub diverged: Option<Refusal>,
     pub gate: bool,
     /// In force: sessions wait by it.
     pub sync: SyncNames,

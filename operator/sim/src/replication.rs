@@ -1,7 +1,7 @@
 //! Replication: receivers, walsenders, and what they acknowledge.
 
 use holdfast_core::failover::Term;
-use holdfast_core::instance::{SyncNames, Upstream, Work};
+use holdfast_core::instance::{Refusal, SyncNames, Upstream, Work};
 
 use crate::event::Ev;
 use crate::model::{Conn, Rec, Run};
@@ -86,7 +86,10 @@ impl World {
             None
         };
         if let Some(why) = refused {
-            self.members[m].engine.diverged = Some(why.to_owned());
+            self.members[m].engine.diverged = Some(Refusal {
+                why: why.to_owned(),
+                removed: on && own.timeline <= theirs.timeline,
+            });
             return self.push(again, Ev::Connect { m, run });
         }
         if let Some(last) = own.log.last()

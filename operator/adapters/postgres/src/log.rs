@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use holdfast_core::instance::Refusal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 /// `log_line_prefix`: process, kind of process, user, database, SQLSTATE, between bars that none of them contains.
@@ -50,13 +51,13 @@ pub struct Heard(Arc<Mutex<HeardInner>>);
 
 #[derive(Debug, Default)]
 struct HeardInner {
-    diverged: Option<String>,
+    diverged: Option<Refusal>,
     fatal: Option<String>,
 }
 
 impl Heard {
     /// Why the upstream's log cannot be followed, if the engine said so since [`Heard::forget`].
-    pub fn diverged(&self) -> Option<String> {
+    pub fn diverged(&self) -> Option<Refusal> {
         self.lock().diverged.clone()
     }
 
@@ -78,27 +79,36 @@ impl Heard {
         if matches!(e.severity.as_str(), "FATAL" | "PANIC") {
             self.lock().fatal = Some(e.message.clone());
         }
-        if diverges(e) {
-            self.lock().diverged = Some(e.message.clone());
+        if let Some(removed) = refuses(e) {
+            let why = e.message.clone();
+            self.lock().diverged = Some(Refusal { why, removed });
         }
     }
 }
 
-/// Messages (with `lc_messages=C`) after which following the same upstream again cannot work.
-fn diverges(e: &Entry) -> bool {
-    const WORDS: &[&str] = &[
-        "is not in this server's history",
+/// Messages (with `lc_messages=C`) after which following the same upstream again cannot work; whether because the log is not
+/// there any more.
+fn refuses(e: &Entry) -> Option<bool> {
+    const REMOVED: &[&str] = &[
         "has already been removed",
+        "can no longer get changes from replication slot",
+        "cannot read from replication slot",
+    ];
+    const DIVERGED: &[&str] = &[
+        "is not in this server's history",
         "forked off current database system timeline",
         "is not a child of database system timeline",
         "is not a child of this server's history",
         "highest timeline",
         "database system identifier differs between",
         "is ahead of the WAL flush position of this server",
-        "can no longer get changes from replication slot",
-        "cannot read from replication slot",
     ];
-    WORDS.iter().any(|w| e.message.contains(w))
+    let says = |words: &[&str]| words.iter().any(|w| e.message.contains(w));
+    match (says(DIVERGED), says(REMOVED)) {
+        (true, _) => Some(false),
+        (false, true) => Some(true),
+        _ => None,
+    }
 }
 
 /// What is forwarded of one message (bytes): a statement can have megabytes, and the log waits in memory.
@@ -198,7 +208,8 @@ mod tests {
         let heard = Heard::default();
         let text = "|7|walreceiver|||XX000|FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 000000010000000000000003 has already been removed\n\tmore\n";
         forward(text.as_bytes(), heard.clone()).await;
-        assert!(heard.diverged().unwrap().ends_with("removed\nmore"));
+        let refusal = heard.diverged().unwrap();
+        assert!(refusal.removed && refusal.why.ends_with("removed\nmore"));
         heard.forget();
         assert_eq!(heard.diverged(), None);
     }

@@ -46,10 +46,8 @@ impl Instance {
             self.role = Role::Preparing;
             return self.clone_from(record);
         }
-        if self
-            .aside()
-            .is_some_and(|aside| !record.rule.standbys.contains(&aside.dir))
-        {
+        let needless = |aside: &Aside| !record.rule.standbys.contains(&aside.dir);
+        if self.aside().is_some_and(needless) && self.heal.ready(self.now) {
             self.busy = Some(Work::DropAside);
             return self.out.push(Effect::DropAside);
         }
@@ -139,8 +137,8 @@ impl Instance {
 
     /// Attaches a running standby, in this order:
     ///
-    /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound, and one
-    ///    that is refused after that is cloned: the leader has no more what it lacks.
+    /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound. One that is
+    ///    refused after that, or because the leader has no more what it lacks, is cloned.
     /// 2. It must first follow nobody, so that its position is certain.
     /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows.
     /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
@@ -150,12 +148,13 @@ impl Instance {
         };
         let attached = now.is_some();
         if self.disk.following == Some(record.term) && self.disk.sealed.is_none() {
-            if let (Some(why), true) = (&seen.diverged, record.phase == Phase::Leading) {
+            if let (Some(refusal), true) = (&seen.diverged, record.phase == Phase::Leading) {
                 self.wait(Why::WorkFailed {
                     what: "following",
-                    why: why.clone(),
+                    why: refusal.why.clone(),
                 });
-                if self.heal.rewound == Some(record.term) && !self.mutation.is(Mutant::RewindsForEver) {
+                let in_vain = refusal.removed || self.heal.rewound == Some(record.term);
+                if in_vain && !self.mutation.is(Mutant::RewindsForEver) {
                     self.heal.clone_next();
                     return self.stop(HowToStop::Clean);
                 }

@@ -142,6 +142,15 @@ pub struct PrimarySeen {
     pub healthy: bool,
 }
 
+/// Why a standby cannot follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// As the engine says it.
+    pub why: String,
+    /// What it lacks is no more where it asks, and its own log may be a prefix of that: a rewind finds nothing to do.
+    pub removed: bool,
+}
+
 /// A running standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StandbySeen {
@@ -152,8 +161,8 @@ pub struct StandbySeen {
     pub replayed: Lsn,
     /// A WAL receiver is running.
     pub receiving: bool,
-    /// The receiver was refused or the log diverges: why, as the engine says it. Rewind or re-clone is needed.
-    pub diverged: Option<String>,
+    /// The receiver was refused or the log diverges: rewind or re-clone is needed.
+    pub diverged: Option<Refusal>,
     /// History of the timeline followed (of the term persisted as `following`, if its history file is here): each ancestor
     /// term with the LSN at which it ended, oldest first; the last 64 do.
     pub history: Vec<(Term, Lsn)>,

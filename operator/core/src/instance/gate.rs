@@ -1,6 +1,6 @@
 //! The gate: whether clients are let in.
 
-use crate::failover::{DirId, Record};
+use crate::failover::{DirId, Record, Rule, rule};
 
 use super::Why;
 use super::effect::Effect;
@@ -61,12 +61,7 @@ impl Instance {
             self.write(record.clone());
             return;
         }
-        let covered = match (self.sync_in_force(), &self.change) {
-            (Some(sync), None) => *sync == self.setting(rule),
-            (Some(_), Some(_)) => true,
-            (None, _) => false,
-        };
-        if covered {
+        if self.covered(rule) {
             self.served.gate = true;
             if let Some(lead) = &mut self.lead {
                 lead.opened = true;
@@ -74,6 +69,18 @@ impl Instance {
             self.served.gating.push_back(true);
             self.out.push(Effect::Gate { open: true });
         }
+    }
+
+    /// Whether the record covers the setting in force: its own rule's, or that of a rule that is being left or come to and is
+    /// not wider. (A write of this member's process of before may have changed the record under a change.)
+    fn covered(&self, record: &Rule) -> bool {
+        let Some(sync) = self.sync_in_force() else { return false };
+        if self.change.is_some() && self.mutation.is(Mutant::OpensWhileChanging) {
+            return true;
+        }
+        let changing = self.change.iter().flat_map(|change| [&change.from, &change.to]);
+        let mut rules = changing.chain([record]);
+        rules.any(|rule| *sync == self.setting(rule) && rule::widen(record, rule) == *record)
     }
 
     /// Keeps clients out from here on.

@@ -263,6 +263,7 @@ impl Instance {
             self.failed(work, why, *permanent);
         }
         let ok = failed.is_none();
+        let never = failed.is_some_and(|(_, permanent)| permanent);
         match work {
             Work::Stop if ok => {
                 self.engine_gone();
@@ -284,6 +285,8 @@ impl Instance {
             }
             Work::Promote => self.served.promotion_failed = self.disk.led,
             Work::Initdb | Work::Clone | Work::Rewind if ok => self.made(work),
+            // a person may have removed it
+            Work::PutBack if never => self.persist(|disk| disk.aside = None),
             Work::PutBack if ok => {
                 self.heal.another_directory();
                 self.clean_end = None;

@@ -33,8 +33,8 @@ mod switchover;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
 pub use event::{
-    Aside, CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, ReplicaSeen, StandbySeen, Testimony,
-    VolumeSeen, Work, WorkResult,
+    Aside, CasOutcome, DiskState, Engine, Event, Origin, PrimarySeen, RecordSeen, Refusal, ReplicaSeen, StandbySeen,
+    Testimony, VolumeSeen, Work, WorkResult,
 };
 pub use machine::Instance;
 pub use message::{Heartbeat, Message, Role, SealAnswer};

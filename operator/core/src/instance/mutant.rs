@@ -67,6 +67,8 @@ pub enum Mutant {
     RewindsForsaken,
     /// Members rewind to a leader that is still promoting.
     RewindsWhilePromoting,
+    /// While a rule is being changed the gate is opened whatever setting is in force.
+    OpensWhileChanging,
     /// A directory that the rule names is removed before the copy that replaces it is whole.
     ClonesOverNamed,
     /// Of the commands that are done only the last is remembered.
@@ -92,7 +94,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 42] = [
+    pub const ALL: [Mutant; 43] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -125,6 +127,7 @@ impl Mutant {
         Mutant::AcceptsAnyVersion,
         Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
+        Mutant::OpensWhileChanging,
         Mutant::ClonesOverNamed,
         Mutant::ForgetsCommands,
         Mutant::RewindsForEver,
