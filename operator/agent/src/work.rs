@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{DirId, MemberName, Term};
 use holdfast_core::instance::{
-    DiskState, Effect, Event, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen, Work, WorkResult,
+    Aside, DiskState, Effect, Event, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen, Work, WorkResult,
 };
 use holdfast_postgres::{Error, Pg};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -24,9 +24,9 @@ pub enum Job {
     Initdb,
     Clone(Upstream),
     Rewind(Upstream),
-    SetAside(String),
-    PutBack,
-    DropAside,
+    SetAside(String, Option<Aside>),
+    PutBack(DirId),
+    DropAside(DirId, bool),
     Start(StartAs),
     Stop(HowToStop),
     Follow(Option<Upstream>),
@@ -76,9 +76,9 @@ impl Hands {
             Effect::Initdb => Job::Initdb,
             Effect::Clone { from } => Job::Clone(from),
             Effect::Rewind { to } => Job::Rewind(to),
-            Effect::SetAside { why } => Job::SetAside(why),
-            Effect::PutBack => Job::PutBack,
-            Effect::DropAside => Job::DropAside,
+            Effect::SetAside { why, aside } => Job::SetAside(why, aside),
+            Effect::PutBack { dir } => Job::PutBack(dir),
+            Effect::DropAside { dir, keep } => Job::DropAside(dir, keep),
             Effect::Start(how) => Job::Start(how),
             Effect::Follow(upstream) => Job::Follow(upstream),
             Effect::Promote { term, sync } => Job::Promote(term, sync),
@@ -165,9 +165,9 @@ impl Worker {
             Job::Initdb => pg.initdb().await,
             Job::Clone(from) => pg.clone_from(&from).await,
             Job::Rewind(to) => pg.rewind(&to).await,
-            Job::SetAside(why) => pg.set_aside(why).await,
-            Job::PutBack => pg.put_back().await,
-            Job::DropAside => pg.drop_aside().await,
+            Job::SetAside(why, aside) => pg.set_aside(why, aside).await,
+            Job::PutBack(dir) => pg.put_back(dir).await,
+            Job::DropAside(dir, keep) => return plain(pg.drop_aside(dir, keep).await),
             Job::Stop(how) => pg.stop(how).await,
             Job::Start(how) => {
                 self.metrics.starts.inc();
@@ -199,9 +199,9 @@ impl Job {
             Job::Initdb => Some(Work::Initdb),
             Job::Clone(_) => Some(Work::Clone),
             Job::Rewind(_) => Some(Work::Rewind),
-            Job::SetAside(_) => Some(Work::SetAside),
-            Job::PutBack => Some(Work::PutBack),
-            Job::DropAside => Some(Work::DropAside),
+            Job::SetAside(..) => Some(Work::SetAside),
+            Job::PutBack(_) => Some(Work::PutBack),
+            Job::DropAside(..) => Some(Work::DropAside),
             Job::Start(_) => Some(Work::Start),
             Job::Stop(_) => Some(Work::Stop),
             Job::Follow(_) => Some(Work::Follow),

@@ -230,14 +230,10 @@ impl World {
 
     fn lose_volume(&mut self, m: usize) {
         self.lost_volume = true;
-        let both = self.members[m]
-            .dir
-            .take()
-            .into_iter()
-            .chain(self.members[m].aside.take());
-        let both: Vec<_> = both.collect();
-        self.lost.extend(both.iter().map(|dir| dir.id.clone()));
-        self.ghosts.extend(both);
+        let mut all = std::mem::take(&mut self.members[m].aside);
+        all.extend(self.members[m].dir.take());
+        self.lost.extend(all.iter().map(|dir| dir.id.clone()));
+        self.ghosts.extend(all);
         let member = &mut self.members[m];
         member.whole = false;
         member.disk = Default::default();

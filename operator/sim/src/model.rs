@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
-use holdfast_core::instance::{DiskState, Instance, Moment, Refusal, SetSpec, SyncNames, Upstream, VolumeSeen};
+use holdfast_core::instance::{DiskState, Effect, Instance, Moment, Refusal, SetSpec, SyncNames, Upstream, VolumeSeen};
 
 /// One record of a log. Its LSN is its place, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +143,10 @@ pub struct Member {
     pub unsynced: Option<DiskState>,
     pub disk: DiskState,
     pub dir: Option<Dir>,
-    /// The directory that `disk.aside` tells of.
-    pub aside: Option<Dir>,
+    /// The directories that `disk.aside` tells of.
+    pub aside: Vec<Dir>,
+    /// The work that moves a directory, and is under way.
+    pub moving: Option<Effect>,
     /// No clone or initdb is half-done.
     pub whole: bool,
     pub engine: Engine,
@@ -203,7 +205,8 @@ impl Member {
             unsynced: None,
             disk: DiskState::default(),
             dir: None,
-            aside: None,
+            aside: Vec::new(),
+            moving: None,
             whole: false,
             engine,
             spec: None,
@@ -236,9 +239,18 @@ impl Member {
             clean: dir.is_some_and(|d| d.clean),
             control: dir.map(|d| Position {
                 term: Term(d.timeline),
-                lsn: Lsn(d.log.len() as u64),
+                lsn: Lsn(d.log.len() as u64 - self.unreplayed(d)),
             }),
         }
+    }
+
+    /// What a standby's control file does not cover: it tells how far the log was replayed. (Any number would do; this one
+    /// wants no chance.)
+    fn unreplayed(&self, dir: &Dir) -> u64 {
+        if self.disk.led == Some(Term(dir.timeline)) {
+            return 0;
+        }
+        dir.log.len() as u64 % 3
     }
 
     /// Whether this engine serves clients.

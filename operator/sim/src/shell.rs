@@ -50,9 +50,15 @@ impl World {
                 self.begin_work(m, Work::Clone, Some(from));
             }
             Effect::Rewind { to } => self.begin_rewind(m, to),
-            Effect::SetAside { .. } => self.begin_work(m, Work::SetAside, None),
-            Effect::PutBack => self.begin_work(m, Work::PutBack, None),
-            Effect::DropAside => self.begin_work(m, Work::DropAside, None),
+            Effect::SetAside { .. } | Effect::PutBack { .. } => {
+                let work = match effect {
+                    Effect::PutBack { .. } => Work::PutBack,
+                    _ => Work::SetAside,
+                };
+                self.members[m].moving = Some(effect);
+                self.begin_work(m, work, None);
+            }
+            Effect::DropAside { dir, .. } => self.drop_aside(m, &dir),
             Effect::Start(how) => self.engine_start(m, epoch, how),
             Effect::Stop(how) => self.engine_stop(m, epoch, how),
             Effect::Follow(upstream) => {

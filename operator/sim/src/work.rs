@@ -1,7 +1,7 @@
 //! Work on a directory: made, copied, rewound, set aside.
 
 use holdfast_core::failover::{DirId, Term};
-use holdfast_core::instance::{DiskState, Upstream, Work};
+use holdfast_core::instance::{DiskState, Effect, Upstream, Work};
 
 use crate::event::Ev;
 use crate::model::{Dir, Run, common};
@@ -57,55 +57,60 @@ impl World {
         let source = from.as_ref().and_then(|from| self.index(&from.member));
         let reached =
             source.filter(|s| self.passes(m, *s) && self.passes(*s, m) && self.members[*s].frozen <= self.now);
-        let light = matches!(work, Work::SetAside | Work::PutBack | Work::DropAside);
+        let light = matches!(work, Work::SetAside | Work::PutBack);
         let full = self.members[m].full > self.now && !light;
         let ok = !full
             && match work {
                 Work::Initdb => self.initdb(m),
                 Work::Clone => reached.is_some_and(|s| self.cloned(m, s)),
                 Work::Rewind => reached.is_some_and(|s| self.rewound(m, s, from.map_or(Term(0), |f| f.term))),
-                Work::SetAside => {
-                    self.set_aside(m);
-                    true
-                }
-                Work::PutBack => self.put_back(m),
-                Work::DropAside => {
-                    self.members[m].aside = None;
-                    self.members[m].disk.aside = None;
-                    true
-                }
+                Work::SetAside | Work::PutBack => self.moved(m),
                 _ => true,
             };
         let epoch = self.members[m].epoch;
         self.tell_done(m, epoch, work, ok);
     }
 
-    fn set_aside(&mut self, m: usize) {
-        self.ghosts.extend(self.members[m].dir.clone());
+    fn moved(&mut self, m: usize) -> bool {
         let member = &mut self.members[m];
-        member.aside = member.dir.take().map(|mut dir| {
-            // a power cut may come
-            dir.log.truncate(dir.flushed);
-            dir
-        });
-        member.whole = false;
-        member.disk.dir = None;
+        match member.moving.take() {
+            Some(Effect::SetAside { aside, .. }) => {
+                let mut dir = member.dir.take();
+                if let Some(dir) = &mut dir {
+                    // a power cut may come
+                    dir.log.truncate(dir.flushed);
+                }
+                self.ghosts.extend(dir.clone());
+                if aside.is_some() {
+                    member.aside.extend(dir);
+                }
+                member.whole = false;
+                member.disk = std::mem::take(&mut member.disk).set_aside(aside);
+                true
+            }
+            Some(Effect::PutBack { dir }) => {
+                let at = member.aside.iter().position(|kept| kept.id == dir);
+                let (Some(at), Some(disk)) = (at, member.disk.clone().put_back(&dir)) else {
+                    return false;
+                };
+                self.ghosts.extend(member.dir.take());
+                member.dir = Some(member.aside.remove(at));
+                member.whole = true;
+                member.disk = disk;
+                true
+            }
+            _ => false,
+        }
     }
 
-    fn put_back(&mut self, m: usize) -> bool {
-        let Some(dir) = self.members[m].aside.take() else {
-            return false;
-        };
-        self.ghosts.extend(self.members[m].dir.take());
+    /// Beside whatever else goes on.
+    pub(crate) fn drop_aside(&mut self, m: usize, dir: &DirId) {
         let member = &mut self.members[m];
-        member.disk = std::mem::take(&mut member.disk).with_aside_back();
-        let named = member.disk.dir.as_ref() == Some(&dir.id);
-        member.dir = Some(dir);
-        member.whole = true;
-        if !named {
-            self.violated("I1", format!("m{m} puts back another directory than it set aside"));
-        }
-        true
+        let gone = member.aside.extract_if(.., |kept| kept.id == *dir);
+        self.ghosts.extend(gone);
+        member.disk = std::mem::take(&mut member.disk).drop_aside(dir);
+        let epoch = member.epoch;
+        self.tell_done(m, epoch, Work::DropAside, true);
     }
 
     fn fresh_id(&mut self, m: usize) -> DirId {

@@ -56,6 +56,10 @@ impl Layout {
     pub fn state_file(&self) -> PathBuf {
         self.state_dir().join("state.json")
     }
+    /// A move of a directory that is under way.
+    pub fn move_file(&self) -> PathBuf {
+        self.state_dir().join("move.json")
+    }
     /// The last wish.
     pub fn spec_file(&self) -> PathBuf {
         self.state_dir().join("spec.json")

@@ -2,6 +2,7 @@
 //!
 //! [`Pg`] does what the agent's effects ask; [`Observer`] tells what the engine is. No decision is taken here.
 
+pub mod aside;
 pub mod binaries;
 pub mod bootstrap;
 pub mod catalog;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::failover::{DirId, MemberName, Term};
-use holdfast_core::instance::{DiskState, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen};
+use holdfast_core::instance::{Aside, DiskState, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen};
 use holdfast_wire::{Bootstrap, RejectedParameter};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::files::{remove_all, write_whole};
 use crate::layout::Layout;
 use crate::log::{self, Heard};
 use crate::session::{Refusal, Session};
-use crate::{history, process, subscribers, volume};
+use crate::{aside, history, process, subscribers, volume};
 
 /// How long a clean stop lets clients go on while a checkpoint is made.
 const CHECKPOINT_FIRST: Duration = Duration::from_secs(3);
@@ -169,50 +169,44 @@ impl Pg {
         self.write_disk(move |d| d.dir = dir).await
     }
 
-    /// Keeps the data directory for a person.
-    pub async fn set_aside(&self, why: String) -> Result<()> {
-        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
-        blocking(move || {
-            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            volume::set_aside(&layout, &why)
-        })
-        .await
+    /// Keeps the data directory under another name: for a person, or until it has to come back.
+    pub async fn set_aside(&self, why: String, aside: Option<Aside>) -> Result<()> {
+        self.on_disk(move |layout| aside::set_aside(layout, &why, aside)).await
     }
 
     /// Puts back what was set aside.
-    pub async fn put_back(&self) -> Result<()> {
+    pub async fn put_back(&self, dir: DirId) -> Result<()> {
+        self.on_disk(move |layout| aside::put_back(layout, &dir)).await
+    }
+
+    /// Forgets what was set aside. Its files are removed beside the work that goes on, whether that could be written or not: it may
+    /// be their room that was lacking.
+    pub async fn drop_aside(&self, dir: DirId, keep: bool) -> Result<()> {
+        let written = self.on_disk(move |layout| aside::drop_aside(layout, &dir, keep)).await;
+        let layout = self.layout().clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = aside::remove_dropped(&layout) {
+                tracing::warn!("what was set aside is not removed yet: {e}");
+            }
+        });
+        written
+    }
+
+    /// Does something with the volume while nobody else writes the state beside the data.
+    async fn on_disk(&self, act: impl FnOnce(&Layout) -> Result<()> + Send + 'static) -> Result<()> {
         let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
         blocking(move || {
             let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            volume::put_back(&layout)
+            act(&layout)
         })
         .await
     }
 
-    /// Forgets what was set aside; one that never led is removed, beside the work that goes on.
-    pub async fn drop_aside(&self) -> Result<()> {
-        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
-        blocking(move || {
-            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            volume::drop_aside(&layout)
-        })
-        .await?;
-        let layout = self.layout().clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(e) = volume::remove_dropped(&layout) {
-                tracing::warn!("what was set aside is not removed yet: {e}");
-            }
-        });
-        Ok(())
-    }
-
     pub(crate) async fn write_disk(&self, change: impl FnOnce(&mut DiskState) + Send + 'static) -> Result<()> {
-        let (layout, lock) = (self.layout().clone(), Arc::clone(&self.disk));
-        blocking(move || {
-            let _held = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut disk = volume::load(&layout)?;
+        self.on_disk(move |layout| {
+            let mut disk = volume::load(layout)?;
             change(&mut disk);
-            volume::persist(&layout, &disk)
+            volume::persist(layout, &disk)
         })
         .await
     }

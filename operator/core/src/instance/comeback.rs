@@ -46,11 +46,7 @@ impl Instance {
             self.role = Role::Preparing;
             return self.clone_from(record);
         }
-        let needless = |aside: &Aside| !record.rule.standbys.contains(&aside.dir);
-        if self.aside().is_some_and(needless) && self.heal.ready(self.now) {
-            self.busy = Some(Work::DropAside);
-            return self.out.push(Effect::DropAside);
-        }
+        self.drop_needless(record);
         let engine = Arc::clone(&self.engine);
         match &*engine {
             Engine::Down { .. } => self.start_standby(record),
@@ -91,7 +87,8 @@ impl Instance {
             return self.rewind(record);
         }
         self.heal.rewinds = None;
-        if record.phase == Phase::Leading {
+        // Without a leader to rewind to or to copy from it starts as it is: its seal may be needed, or its log.
+        if record.phase == Phase::Leading && self.leader_speaks(record).is_some() {
             match self.heal.rung() {
                 Rung::Restart => {}
                 Rung::Rewind => return self.rewind(record),
@@ -147,6 +144,9 @@ impl Instance {
             return;
         };
         let attached = now.is_some();
+        if self.heal.retires == Some(record.term) {
+            return self.retire(record.term);
+        }
         if self.disk.following == Some(record.term) && self.disk.sealed.is_none() {
             if let (Some(refusal), true) = (&seen.diverged, record.phase == Phase::Leading) {
                 self.wait(Why::WorkFailed {
@@ -156,7 +156,7 @@ impl Instance {
                 let in_vain = refusal.removed || self.heal.rewound == Some(record.term);
                 if in_vain && !self.mutation.is(Mutant::RewindsForEver) {
                     self.heal.clone_next();
-                    return self.stop(HowToStop::Clean);
+                    return self.retire(record.term);
                 }
                 return self.rewind(record);
             }
@@ -215,10 +215,34 @@ impl Instance {
         waits
     }
 
-    /// What was set aside: one that is only about to be is in its place still.
-    pub(super) fn aside(&self) -> Option<&Aside> {
-        let aside = self.disk.aside.as_ref()?;
-        (self.disk.dir.as_ref() != Some(&aside.dir)).then_some(aside)
+    /// What was set aside and is named no more goes, one at a time, by a record that was read or written and not told.
+    pub(super) fn drop_needless(&mut self, record: &Record) {
+        let needless = |aside: &&Aside| !record.rule.standbys.contains(&aside.dir);
+        let Some(aside) = self.disk.aside.iter().find(needless) else {
+            return;
+        };
+        let (dir, keep) = (aside.dir.clone(), aside.led.is_some());
+        if self.dropping.is_some() || self.persisting.is_some() || !self.heal.ready(self.now) || !self.sure_of_record()
+        {
+            return;
+        }
+        self.dropping = Some(dir.clone());
+        self.out.push(Effect::DropAside { dir, keep });
+    }
+
+    /// A directory that is to be given up takes log from nobody first: where its log ends is then known, not only how far it
+    /// was replayed. Then the engine is stopped.
+    fn retire(&mut self, term: Term) {
+        self.heal.retires = Some(term);
+        if let (Engine::Standby(seen), Run::Standby { upstream }) = (&*self.engine, &self.run) {
+            if upstream.is_some() {
+                return self.set_upstream(None);
+            }
+            if self.following > 0 || seen.receiving {
+                return;
+            }
+        }
+        self.stop(HowToStop::Clean);
     }
 
     /// Whether the rule names this directory.
@@ -248,7 +272,7 @@ impl Instance {
         }
         self.heal.rewinds = Some(record.term);
         if self.run != Run::Down {
-            return self.stop(HowToStop::Clean);
+            return self.retire(record.term);
         }
         let (Some(_), Some(to)) = (self.leader_speaks(record), self.upstream(record)) else {
             return;
@@ -307,30 +331,24 @@ impl Instance {
         });
         let (foreign, forsaken) = (self.foreign(record), self.forsaken(record));
         let named = self.named(record) && !foreign && !forsaken && !self.mutation.is(Mutant::ClonesOverNamed);
-        if whole && named {
-            let (term, testimony) = (record.term, self.last_words());
-            let aside = self.disk.dir.clone().map(|dir| Aside {
-                dir,
-                led: self.disk.led,
-                base: self.disk.base,
-                following: self.disk.following,
-                position: testimony.as_ref().map(|testimony| testimony.position),
-            });
-            if (&self.disk.aside, &self.disk.testimony) != (&aside, &testimony) {
-                return self.persist(|disk| {
-                    disk.term = disk.term.max(term);
-                    disk.testimony = testimony;
-                    disk.aside = aside;
-                });
-            }
-        }
         if whole && (self.disk.led.is_some() || foreign || forsaken || named) {
             let why = format!(
                 "{} leads term {}, and this directory cannot follow",
                 record.leader, record.term
             );
+            let aside = self.disk.dir.clone().filter(|_| named).map(|dir| Aside {
+                dir,
+                led: self.disk.led,
+                base: self.disk.base,
+                following: self.disk.following,
+                position: self.last_words().map(|testimony| testimony.position),
+            });
             self.busy = Some(Work::SetAside);
-            self.out.push(Effect::SetAside { why });
+            self.out.push(Effect::SetAside { why, aside });
+            return;
+        }
+        // By hearsay nothing is removed.
+        if whole && !self.sure_of_record() {
             return;
         }
         self.heal.fresh = None;

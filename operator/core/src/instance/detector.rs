@@ -38,7 +38,7 @@ impl Instance {
     /// Opens an election if the leader is lost, and tells if that has been in vain for long, in this order:
     ///
     /// 1. It says itself that its engine is down, or was not heard healthy for the time of detection.
-    /// 2. Only a member that could itself be sealed opens one, and only when those heard lately could prove it, or a person
+    /// 2. Only a member that could itself be sealed, or has something to put back, opens one, and only when those heard lately could prove it, or a person
     ///    has given up those that are not there.
     /// 3. While a peer says that it hears the leader, one cut link is the likelier reason (unless the leader itself said so).
     /// 4. Members take turns, so that two seldom open at once; if they do, one write wins.
@@ -57,8 +57,10 @@ impl Instance {
             return None;
         }
         let since = *self.lost_since.get_or_insert(self.now);
-        let able = self.whole() && matches!(*self.engine, Engine::Standby(_)) && self.shutdown.is_none();
-        if !able {
+        // What was set aside can be put back.
+        let could = !self.whole() && !self.disk.aside.is_empty() && matches!(*self.engine, Engine::Down { .. });
+        let able = could || (self.whole() && matches!(*self.engine, Engine::Standby(_)));
+        if !able || self.shutdown.is_some() {
             return None;
         }
         let accepted = self.accepted();
@@ -91,9 +93,11 @@ impl Instance {
     pub(super) fn proof_impossible(&self, record: &Record) -> Why {
         let here = |dir: &DirId| {
             let heard = |(m, peer): (&MemberName, &super::peers::Peer)| {
-                self.live(m) && (peer.last.dir.as_ref() == Some(dir) || peer.last.gone.as_ref() == Some(dir))
+                let last = &peer.last;
+                let mut has = last.dir.iter().chain(&last.gone).chain(&last.beside);
+                self.live(m) && has.any(|had| had == dir)
             };
-            self.disk.dir.as_ref() == Some(dir) || self.gone().as_ref() == Some(dir) || self.peers.of.iter().any(heard)
+            self.disk.dir.as_ref() == Some(dir) || self.beside().contains(dir) || self.peers.of.iter().any(heard)
         };
         let rule = record.rule.leader.iter().chain(&record.rule.standbys);
         let needs = rule.filter(|dir| !here(dir)).map(|dir| self.member_of(dir)).collect();

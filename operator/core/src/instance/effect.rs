@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failover::{DirId, MemberName, Record, Term};
 
-use super::event::DiskState;
+use super::event::{Aside, DiskState};
 use super::message::Message;
 
 /// The resourceVersion of a record: a conditional write names the one it was decided on.
@@ -90,13 +90,15 @@ pub enum Effect {
     Clone { from: Upstream },
     /// Rewind a stopped directory to the leader's log. Ends with `Done(Rewind)`.
     Rewind { to: Upstream },
-    /// Keep the directory for a person, under another name: it might hold the only copy of something.
-    SetAside { why: String },
-    /// Put [`DiskState::aside`] back in its place; what is there is removed. Ends with `Done(PutBack)`, whose volume has
-    /// [`DiskState::with_aside_back`].
-    PutBack,
-    /// Forget [`DiskState::aside`]: one that never led is removed, another is left for a person. Ends with `Done(DropAside)`.
-    DropAside,
+    /// Keep the directory under another name: it might hold the only copy of something. With `aside` it may have to come back;
+    /// without, it is for a person. Ends with `Done(SetAside)`, whose volume has [`DiskState::set_aside`].
+    SetAside { why: String, aside: Option<Aside> },
+    /// Put a directory back that was set aside; what is in its place, and not whole, is removed. Ends with `Done(PutBack)`, whose
+    /// volume has [`DiskState::put_back`].
+    PutBack { dir: DirId },
+    /// A directory that was set aside has to come back no more: it is removed, or with `keep` left for a person. Ends with
+    /// `Done(DropAside)`, whose volume has [`DiskState::drop_aside`]; whatever else goes on meanwhile.
+    DropAside { dir: DirId, keep: bool },
     /// Start the engine. Ends with `Done(Start)` once the process exists (not: answers). A primary starts with its gate
     /// closed. A standby without upstream replays its own log to the end and waits there.
     Start(StartAs),

@@ -80,7 +80,7 @@ impl Instance {
         let mut seals = self.seals_of(term);
         let lost = self.counted_out(record, &mut seals);
         let rule = self.rule_to_prove(&record.rule);
-        let beside = self.beside(term);
+        let beside = self.seals_beside(term);
         let election = Election {
             rule: &rule,
             seals: &seals,
@@ -244,8 +244,10 @@ impl Instance {
             let dir = p.last.gone.clone()?;
             Some(of(dir, None))
         });
-        let aside = self.aside().map(|aside| of(aside.dir.clone(), None));
-        let gone = gone.chain(aside);
+        let theirs_beside = self.peers.of.iter().filter(|(m, _)| self.live(m));
+        let theirs_beside = theirs_beside.flat_map(|(_, peer)| peer.last.beside.clone());
+        let beside = self.beside().into_iter().chain(theirs_beside);
+        let gone = gone.chain(beside.map(|dir| of(dir, None)));
         let there = mine.chain(theirs).map(|dir| of(dir, Some(record.term)));
         let seals: Vec<Seal> = there.chain(gone).collect();
         let own_async =

@@ -40,9 +40,9 @@ pub struct DiskState {
     /// this counts as its seal; forgotten before the directory that takes its place takes any log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub testimony: Option<Testimony>,
-    /// What was set aside until a directory that has all of it is in its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aside: Option<Aside>,
+    /// What was set aside until the rule names it no more, oldest first. Written by the work that moves a directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<Aside>,
     /// The id of the last finished command.
     pub last_command: Option<String>,
 }
@@ -74,18 +74,40 @@ pub struct Aside {
 }
 
 impl DiskState {
-    /// This state with what was set aside put back in its place. What was sealed for meanwhile stays sealed if it was sealed with
-    /// that directory's position.
-    pub fn with_aside_back(mut self) -> DiskState {
-        let Some(aside) = self.aside.take() else { return self };
-        (self.base, self.following, self.sealed) = match aside.position {
-            Some(position) => (position, None, self.sealed),
-            None => (aside.base, aside.following, None),
+    /// This state once the directory in its place is set aside; `aside` if it may have to come back.
+    pub fn set_aside(mut self, aside: Option<Aside>) -> DiskState {
+        if let Some(aside) = &aside
+            && let Some(position) = aside.position
+        {
+            let dir = aside.dir.clone();
+            self.testimony = Some(Testimony { dir, position });
+        }
+        self.aside.extend(aside);
+        self.dir = None;
+        self.half = false;
+        self
+    }
+
+    /// This state once a directory that was set aside is back in its place, `None` if there is none of that name. What was
+    /// sealed for it stays sealed with its last words; without such, where its log ends is yet to be seen.
+    pub fn put_back(mut self, dir: &DirId) -> Option<DiskState> {
+        let at = self.aside.iter().position(|aside| aside.dir == *dir)?;
+        let aside = self.aside.remove(at);
+        (self.base, self.following) = match aside.position {
+            Some(position) => (position, None),
+            None => (aside.base, aside.following),
         };
+        self.sealed = None;
         self.testimony = None;
         self.dir = Some(aside.dir);
         self.led = aside.led;
         self.half = false;
+        Some(self)
+    }
+
+    /// This state without what was set aside under that name.
+    pub fn drop_aside(mut self, dir: &DirId) -> DiskState {
+        self.aside.retain(|aside| aside.dir != *dir);
         self
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Heal {
     pub rewound: Option<Term>,
     /// The directory is to be rewound to this term's leader, and that has not begun.
     pub rewinds: Option<Term>,
+    /// The engine is being brought down to give the directory up for this term's leader.
+    pub retires: Option<Term>,
 }
 
 impl Heal {

@@ -114,10 +114,14 @@ impl Instance {
         self.disk.following.filter(|_| self.disk.sealed.is_none())
     }
 
-    /// A directory that is not in its place, and for which this member could seal.
-    pub(super) fn gone(&self) -> Option<DirId> {
-        let aside = self.aside().map(|aside| aside.dir.clone());
-        aside.or_else(|| self.testimony().map(|testimony| testimony.dir))
+    /// Directories that it has set aside and could answer for: by their last words, or by putting them back.
+    pub(super) fn beside(&self) -> Vec<DirId> {
+        let answers = self
+            .disk
+            .aside
+            .iter()
+            .filter(|aside| aside.position.is_some() || !self.whole());
+        answers.map(|aside| aside.dir.clone()).collect()
     }
 
     fn heartbeat(&self) -> Heartbeat {
@@ -126,7 +130,8 @@ impl Instance {
             term: self.highest_term(),
             role: self.role,
             dir: self.disk.dir.clone().filter(|_| self.whole()),
-            gone: self.gone(),
+            gone: self.testimony().map(|testimony| testimony.dir),
+            beside: self.beside(),
             following: self.follows(),
             position: self.position(),
             replayed: self.replayed(),

@@ -215,6 +215,7 @@ impl Instance {
         self.keep_gate(record, seen);
         self.keep_endpoints(seen);
         self.renew(record);
+        self.drop_needless(record);
         self.start_hand_over(record, seen);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::failover::{Lsn, MemberName, Phase, Position, Record, Term, position};
+use crate::failover::{DirId, Lsn, MemberName, Phase, Position, Record, Term, position};
 
 use super::change::Change;
 use super::effect::{Effect, HowToStop, StartAs, SyncNames, Upstream};
@@ -73,6 +73,10 @@ pub struct Instance {
     pub(super) following: u32,
     /// The last clean stop's control file still tells where the log ends.
     pub(super) clean_end: Option<Position>,
+    /// Where a standby's log ended when it was last seen to take log from nobody.
+    pub(super) stood: Option<Position>,
+    /// What was set aside and is being removed.
+    pub(super) dropping: Option<DirId>,
     pub(super) peers: Peers,
     /// The latest term that anyone mentioned.
     pub(super) called: Term,
@@ -120,6 +124,8 @@ impl Instance {
             busy: None,
             following: 0,
             clean_end: None,
+            stood: None,
+            dropping: None,
             peers: Peers::default(),
             called: Term(0),
             seals: BTreeMap::new(),
@@ -214,6 +220,12 @@ impl Instance {
         };
         self.engine = Arc::new(engine);
         self.stale = false;
+        if let (Engine::Standby(seen), Run::Standby { upstream: None }) = (&*self.engine, &self.run)
+            && self.following == 0
+            && !seen.receiving
+        {
+            self.stood = Some(self.position());
+        }
         if died {
             self.engine_gone();
             self.crashed("engine", "it ended by itself");
@@ -231,6 +243,7 @@ impl Instance {
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
             Work::Gate => return self.on_gate(&result),
             Work::Slots => return self.served.slotting = false,
+            Work::DropAside => return self.dropped(result),
             _ => {}
         }
         let directory = !matches!(work, Work::Persist);
@@ -245,7 +258,7 @@ impl Instance {
             WorkResult::Ok { volume } => {
                 if let (Some(volume), false) = (volume, work == Work::Persist) {
                     match work {
-                        Work::PutBack | Work::DropAside => self.disk = volume.disk.clone(),
+                        Work::SetAside | Work::PutBack => self.disk = volume.disk.clone(),
                         _ => self.disk.dir = volume.disk.dir.clone(),
                     }
                     self.volume = Some(volume);
@@ -257,20 +270,31 @@ impl Instance {
         self.finished(work, failed);
     }
 
+    /// What was set aside is gone, or will be asked for again.
+    fn dropped(&mut self, result: WorkResult) {
+        let Some(dir) = self.dropping.take() else { return };
+        match result {
+            WorkResult::Ok { .. } => self.disk = std::mem::take(&mut self.disk).drop_aside(&dir),
+            WorkResult::Failed { why, permanent } => self.failed(Work::DropAside, &why, permanent),
+        }
+    }
+
     /// What follows from the end of a work on engine or directory.
     fn finished(&mut self, work: Work, failed: Option<(String, bool)>) {
         if let (Some((why, permanent)), false) = (&failed, work == Work::Persist) {
             self.failed(work, why, *permanent);
         }
         let ok = failed.is_none();
-        let never = failed.is_some_and(|(_, permanent)| permanent);
         match work {
             Work::Stop if ok => {
+                // A standby's control file tells how far it was replayed, which is not how far it was flushed.
+                let standby = matches!(self.run, Run::Standby { .. });
                 self.engine_gone();
                 self.served.fencing = None;
                 self.engine = Arc::new(Engine::Down { clean: false });
                 let clean = self.volume.as_ref().filter(|volume| volume.clean && volume.whole);
-                self.clean_end = clean.and_then(|volume| volume.control);
+                let stood = self.stood.take();
+                self.clean_end = clean.and_then(|volume| if standby { stood } else { volume.control });
             }
             Work::Start if ok => {
                 if matches!(*self.engine, Engine::Down { .. }) {
@@ -285,8 +309,6 @@ impl Instance {
             }
             Work::Promote => self.served.promotion_failed = self.disk.led,
             Work::Initdb | Work::Clone | Work::Rewind if ok => self.made(work),
-            // a person may have removed it
-            Work::PutBack if never => self.persist(|disk| disk.aside = None),
             Work::PutBack if ok => {
                 self.heal.another_directory();
                 self.clean_end = None;
@@ -385,6 +407,8 @@ impl Instance {
             return;
         }
         self.clean_end = None;
+        self.stood = None;
+        self.heal.retires = None;
         self.engine = Arc::new(Engine::Down { clean: false });
         self.run = match &how {
             StartAs::Primary { sync } => {
@@ -422,6 +446,7 @@ impl Instance {
             upstream: upstream.clone(),
         };
         self.following = self.following.saturating_add(1);
+        self.stood = None;
         self.outdate_engine();
         self.out.push(Effect::Follow(upstream));
     }

@@ -37,6 +37,9 @@ pub struct Heartbeat {
     /// The directory that it has given up and can still testify for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<DirId>,
+    /// The directories that it has set aside and can still answer for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<DirId>,
     /// The term whose leader's log it takes, written down before it takes any. A standby's flush means nothing to a leader whose
     /// term this is not: its engine may have come over by itself, and its member would not claim what it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,9 +76,9 @@ pub struct SealAnswer {
     pub gone: bool,
     /// The term that this directory led, if it is the directory of a leader, stopped, and was never rewound since.
     pub led: Option<Term>,
-    /// What its member testifies for beside it: a directory that it has set aside.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub beside: Option<Testimony>,
+    /// What its member testifies for beside it: directories that it has set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Testimony>,
 }
 
 /// Everything agents send each other. Each carries a term; a receiver ignores what is older than what it knows.

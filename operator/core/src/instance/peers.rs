@@ -50,7 +50,7 @@ impl Instance {
             return;
         }
         self.called = self.called.max(beat.term);
-        for dir in beat.dir.iter().chain(&beat.gone) {
+        for dir in beat.dir.iter().chain(&beat.gone).chain(&beat.beside) {
             if self.peers.dirs.len() >= MOST_DIRS && !self.peers.dirs.contains_key(dir) {
                 self.peers.dirs.pop_first();
             }

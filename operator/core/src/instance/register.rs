@@ -27,6 +27,8 @@ pub(super) struct Register {
     pub trusted: bool,
     /// A write ended in conflict or without an answer: read before anything else.
     pub doubtful: bool,
+    /// What is known was told by a watch or a peer since it was last read or written.
+    pub told: bool,
     /// A write that ended without an answer may still arrive, even after a read that does not show it. Only another write
     /// that succeeds makes its version impossible.
     pub ghost: bool,
@@ -74,6 +76,7 @@ impl Instance {
                 self.register.contact = Some(self.now);
                 self.register.trusted = true;
                 self.register.doubtful = false;
+                self.register.told = false;
                 let older = self
                     .register
                     .known
@@ -101,6 +104,7 @@ impl Instance {
         let Some((known, _)) = &self.register.known else { return };
         let mine = known.leader == self.me && !self.mutation.is(Mutant::BelievesHints);
         if order(&record) > order(known) || (order(&record) == order(known) && !mine) {
+            self.register.told = true;
             self.learn(record, version);
         }
     }
@@ -140,6 +144,7 @@ impl Instance {
         self.register.contact = Some(self.now);
         self.register.written = Some(self.now);
         self.register.ghost = false;
+        self.register.told = false;
         let news = self.register.known.as_ref().is_none_or(|(known, _)| **known != record);
         let older = self
             .register
@@ -172,6 +177,15 @@ impl Instance {
     pub(super) fn rule_in_doubt(&self, rule: &Rule) -> bool {
         let changing = matches!(&self.register.operation, Some(Operation::Write(to)) if to.rule != *rule);
         self.register.doubtful || self.register.ghost || changing
+    }
+
+    /// Whether the record known is one that was read or written; else it is read.
+    pub(super) fn sure_of_record(&mut self) -> bool {
+        let sure = !self.register.told && !self.register.doubtful;
+        if !sure {
+            self.read();
+        }
+        sure
     }
 
     fn doubt(&mut self) {

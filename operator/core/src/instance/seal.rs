@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::failover::{Record, Seal, Term};
+use crate::failover::{DirId, Record, Seal, Term};
 
 use super::effect::{Effect, HowToStop, StartAs};
-use super::event::{Aside, Engine, Testimony, Work};
+use super::event::{Engine, Testimony, Work};
 use super::machine::{Instance, Run};
 use super::message::{Message, Role, SealAnswer};
 use super::mutant::Mutant;
@@ -82,22 +82,28 @@ impl Instance {
         });
     }
 
-    /// Puts back what was set aside, when nobody was elected for long, the rule names it and nothing whole is in its place.
-    /// `true`: nothing else is to be done now.
+    /// Puts back what was set aside last, when nobody was elected for long, the rule names it, and what is in its place is
+    /// neither whole nor named. `true`: something was begun.
     fn put_back(&mut self, term: Term, record: &Record) -> bool {
         let lasts = self.now.since(self.watch_since) >= self.timings.standby_lost;
-        let named = |aside: &Aside| record.rule.standbys.contains(&aside.dir);
-        let wanted = self.aside().is_some_and(named) && !self.whole();
-        if !lasts || !wanted || self.persisting.is_some() {
+        let named = |dir: &DirId| record.rule.standbys.contains(dir);
+        let kept = |dir: &DirId| self.disk.aside.iter().any(|aside| aside.dir == *dir);
+        let given_up = self.disk.testimony.as_ref().map(|testimony| &testimony.dir);
+        let here = self.disk.dir.iter().chain(given_up).any(|dir| named(dir) && !kept(dir));
+        let Some(aside) = self.disk.aside.iter().rfind(|aside| named(&aside.dir)) else {
+            return false;
+        };
+        if !lasts || self.whole() || here || self.persisting.is_some() || !self.heal.ready(self.now) {
             return false;
         }
+        let dir = aside.dir.clone();
         if self.run != Run::Down || !matches!(*self.engine, Engine::Down { .. }) {
             self.stop(HowToStop::Clean);
-        } else if self.heal.ready(self.now) {
-            self.say(Why::PutBack { term });
-            self.busy = Some(Work::PutBack);
-            self.out.push(Effect::PutBack);
+            return true;
         }
+        self.say(Why::PutBack { term });
+        self.busy = Some(Work::PutBack);
+        self.out.push(Effect::PutBack { dir });
         true
     }
 
@@ -179,25 +185,28 @@ impl Instance {
     }
 
     fn my_seal(&self, term: Term) -> Option<SealAnswer> {
-        let beside = self.aside().and_then(|aside| {
-            Some(Testimony {
-                dir: aside.dir.clone(),
-                position: aside.position?,
-            })
-        });
+        let beside = |own: &DirId| {
+            let others = self.disk.aside.iter().filter(|aside| aside.dir != *own);
+            let said = others.filter_map(|aside| {
+                let dir = aside.dir.clone();
+                aside.position.map(|position| Testimony { dir, position })
+            });
+            said.collect()
+        };
         if let Some(Testimony { dir, position }) = self.testimony() {
             return Some(SealAnswer {
                 term,
+                beside: beside(&dir),
                 dir,
                 position,
                 gone: true,
                 led: None,
-                beside: beside.filter(|other| self.testimony().is_some_and(|own| own.dir != other.dir)),
             });
         }
         let dir = self.disk.dir.clone()?;
         Some(SealAnswer {
             term,
+            beside: beside(&dir),
             dir,
             gone: false,
             position: if self.mutation.is(Mutant::SealForgetsBase) {
@@ -206,7 +215,6 @@ impl Instance {
                 self.disk.base
             },
             led: self.disk.led,
-            beside,
         })
     }
 
@@ -243,9 +251,9 @@ impl Instance {
     }
 
     /// What members testify for beside their seals of one term.
-    pub(super) fn beside(&self, term: Term) -> Vec<Seal> {
+    pub(super) fn seals_beside(&self, term: Term) -> Vec<Seal> {
         let of_term = self.seals.values().filter(|(seal, _)| seal.term == term);
-        let beside = of_term.filter_map(|(seal, _)| seal.beside.as_ref());
+        let beside = of_term.flat_map(|(seal, _)| &seal.beside);
         beside
             .map(|testimony| Seal {
                 dir: testimony.dir.clone(),
