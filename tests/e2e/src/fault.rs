@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use holdfast_bed::Host;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::house::SYSTEM;
 use crate::system::System;
 
 /// One fault, or two in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The primary's engine is killed (SIGKILL to every process of it).

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
 use crate::system::System;
@@ -17,7 +17,7 @@ const HEALS: Duration = Duration::from_secs(120);
 const FIT: Duration = Duration::from_secs(240);
 
 /// What came of one fault.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Trial {
     /// Which.
     pub fault: Fault,

@@ -33,7 +33,7 @@ struct Args {
     /// The faults.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Fault::Engine, Fault::Silent, Fault::Switchover, Fault::ReplicaSilent])]
     faults: Vec<Fault>,
-    /// Figures go here.
+    /// Figures go here. Those of systems that are not measured now stay in it, so that one may come after the other.
     #[arg(long, default_value = "target/bench/failover.json")]
     json: PathBuf,
     /// The bed.
@@ -44,7 +44,11 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let house = House::open(&args.bed, Owner::Nobody)?;
-    let mut all: BTreeMap<String, Vec<Trial>> = BTreeMap::new();
+    let mut all: BTreeMap<String, Vec<Trial>> = match std::fs::read(&args.json) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is not from this program; name another file", args.json.display()))?,
+        Err(_) => BTreeMap::new(),
+    };
     for which in &args.systems {
         let name = which.to_possible_value().context("a name")?.get_name().to_owned();
         let trials = match which {
