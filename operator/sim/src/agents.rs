@@ -33,13 +33,7 @@ impl World {
         let result = if ok {
             let shows = matches!(
                 work,
-                Work::Stop
-                    | Work::Initdb
-                    | Work::Clone
-                    | Work::Rewind
-                    | Work::SetAside
-                    | Work::PutBack
-                    | Work::DropAside
+                Work::Stop | Work::Initdb | Work::Clone | Work::Rewind | Work::SetAside | Work::PutBack
             );
             WorkResult::Ok {
                 volume: shows.then(|| self.members[m].volume()),

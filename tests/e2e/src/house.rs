@@ -195,6 +195,17 @@ impl House {
 
     /// What a person would want to see when something in a namespace went wrong.
     pub fn dump(&self, namespace: &str) {
+        let operators = |more: &[&'static str]| {
+            let logs = [
+                "-n",
+                SYSTEM,
+                "logs",
+                "-l",
+                "app.kubernetes.io/name=holdfast",
+                "--prefix",
+            ];
+            [&logs, more].concat()
+        };
         for args in [
             vec![
                 "-n",
@@ -205,28 +216,10 @@ impl House {
                 "wide",
             ],
             vec!["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
-            vec![
-                "-n",
-                SYSTEM,
-                "logs",
-                "-l",
-                "app.kubernetes.io/name=holdfast",
-                "--tail=40",
-                "--prefix",
-            ],
+            operators(&["--tail=40"]),
             // An operator that ended took what it said last with it.
             vec!["-n", SYSTEM, "get", "pods,lease", "-o", "wide"],
-            vec![
-                "-n",
-                SYSTEM,
-                "logs",
-                "-l",
-                "app.kubernetes.io/name=holdfast",
-                "--previous",
-                "--ignore-errors",
-                "--tail=20",
-                "--prefix",
-            ],
+            operators(&["--previous", "--ignore-errors", "--tail=20"]),
         ] {
             eprintln!(
                 "--- kubectl {}\n{}",

@@ -305,7 +305,7 @@ impl Instance {
     /// 1. The directory was marked half for a rewind that has not begun: rewind.
     /// 2. Not before the leader writes its term; over a whole directory, not before it is `Leading`.
     /// 3. A directory that once led, or that a person gave up, or that the rule names, might hold the only copy of something:
-    ///    it is set aside, not removed. What one that the rule names would seal with is written down first; it comes back if the
+    ///    it is set aside, not removed. What one that the rule names would seal with moves with it; it comes back if the
     ///    leader is lost before the copy is whole.
     /// 4. The old identity is given up before the copy begins.
     fn clone_from(&mut self, record: &Record) {
