@@ -267,9 +267,10 @@ impl World {
             .filter(|o| *o != m);
         let mut words: Vec<u64> = others.map(|o| member.words.get(&o).copied().unwrap_or(0)).collect();
         words.sort_unstable_by(|a, b| b.cmp(a));
-        let enough = match spec.durability {
-            Durability::Async => words.len(),
-            _ => spec.members.len() / 2,
+        let record = self.store.record().is_some_and(|record| record.asynchronous);
+        let enough = match record || spec.durability == Durability::Async {
+            true => words.len(),
+            false => spec.members.len() / 2,
         };
         let heard = match enough.checked_sub(1) {
             Some(last) => words.get(last).copied().unwrap_or(0),
@@ -296,9 +297,7 @@ impl World {
             .iter()
             .rev()
             .find(|r| r.term.0 < dir.timeline && r.phase != Phase::Promoting);
-        let alone = loses.is_some_and(|record| record.rule.quorum == 0);
-        let spec = self.specs.iter().any(|spec| spec.durability == Durability::Async);
-        if !alone || !spec {
+        if !loses.is_some_and(|record| record.asynchronous && record.rule.quorum == 0) {
             return;
         }
         let kept = common(&dir.log, &self.ledger.promised);

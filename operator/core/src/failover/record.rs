@@ -163,6 +163,10 @@ pub struct Record {
     /// on the very version of the record that the person saw, and gone once somebody leads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given_up: Vec<DirId>,
+    /// The leader takes `Async` for its wish, and gives up when it does not hear everybody. Only while this is so may an election
+    /// do without proof: members hear of a changed wish each in their own time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asynchronous: bool,
     /// The directories that were given up in the last election that somebody won without proof. One that comes back with
     /// commits of its own is set aside: it may be the only copy of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -182,6 +186,7 @@ impl Record {
             last_command: None,
             earlier_commands: Vec::new(),
             given_up: Vec::new(),
+            asynchronous: false,
             forsaken: Vec::new(),
         }
     }

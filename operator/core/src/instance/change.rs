@@ -3,9 +3,7 @@
 //! Law: a rule stands alone in the record only once q members of its S have flushed past the point at which PostgreSQL had
 //! taken it up. Until then the record holds the wider of both.
 
-use std::collections::BTreeSet;
-
-use crate::failover::{DirId, Lsn, Record, Rule, rule};
+use crate::failover::{Lsn, Record, Rule, rule};
 
 use super::Why;
 use super::effect::{Effect, SyncNames};
@@ -18,10 +16,8 @@ use super::mutant::Mutant;
 pub(super) enum Stage {
     /// The record is being widened.
     Widen,
-    /// The engine takes the setting up.
+    /// The engine takes the setting up, and walsenders that may still count by an older one are ended.
     Set,
-    /// Walsenders that may still count by an older setting are being ended.
-    End,
     /// Waits for a look at the engine from after that.
     Point,
     /// Waits for the flush past the point; then the record is narrowed.
@@ -43,16 +39,24 @@ impl Instance {
     /// Keeps the rule as desired, in this order:
     ///
     /// 1. While a write is under way, or one without an answer may still arrive, the record is not known: nothing changes.
-    /// 2. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
+    /// 2. Whether elections may do without proof is written first, by the wish.
+    /// 3. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
     ///    every setting that may be in force.
-    /// 3. The record as desired, and no change under way: the engine's setting is made to be the record's.
-    /// 4. Nothing in force yet: first the record's own rule, so that service is not delayed.
-    /// 5. Otherwise the change goes on by its next stage.
+    /// 4. The record as desired, and no change under way: the engine's setting is made to be the record's, and nothing else.
+    /// 5. Nothing in force yet, or what the record does not cover: first the record's own rule, so that service is not delayed.
+    /// 6. Otherwise the change goes on by its next stage.
     pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
         if !self.settled() && !self.mutation.is(Mutant::TrustsUnsettledRecord) {
             if self.register.ghost {
                 self.write(record.clone());
             }
+            return;
+        }
+        if record.asynchronous != self.wants_async() {
+            self.write(Record {
+                asynchronous: self.wants_async(),
+                ..record.clone()
+            });
             return;
         }
         let Some(spec) = &self.spec else { return };
@@ -61,11 +65,12 @@ impl Instance {
         let settled = aim.as_ref().is_none_or(|to| *to == record.rule);
         if desired == record.rule && settled {
             self.change = None;
-            return self.set_sync(self.setting(&record.rule));
+            return self.keep_setting(&record.rule, seen);
         }
-        let unset = self.sync_in_force().is_none() || (!self.served.gate && !self.in_force(&record.rule));
+        let other = !self.in_force(&record.rule) || !self.views_covered_by(&record.rule);
+        let unset = self.sync_in_force().is_none() || (!self.served.gate && other);
         if unset && self.change.is_none() {
-            return self.set_sync(self.setting(&record.rule));
+            return self.keep_setting(&record.rule, seen);
         }
         self.wait(Why::RuleChanging);
         if self.served.asked.is_some() {
@@ -81,13 +86,21 @@ impl Instance {
         let Some(change) = self.change.clone() else { return };
         match change.stage {
             Stage::Widen => self.widen(record, &change),
-            Stage::Set if self.in_force(&change.to) => self.end_old(&change, seen),
-            Stage::Set => self.set_sync(self.setting(&change.to)),
-            Stage::End => {}
+            Stage::Set if !self.in_force(&change.to) => self.set_sync(self.setting(&change.to)),
+            Stage::Set if self.only_views_of(&change.to, seen) => self.stage(Stage::Point),
+            Stage::Set => {}
             // The point must be from after the change, and after a gate that closes: what was said before is too old.
             Stage::Point if self.stale || !self.served.gating.is_empty() => {}
             Stage::Point => self.stage(Stage::Flush(seen.flushed.max(seen.inserted))),
             Stage::Flush(point) => self.narrow(record, seen, &change.to, point),
+        }
+    }
+
+    /// Makes this rule's setting be in force, and walsenders count by nothing that the rule does not cover.
+    fn keep_setting(&mut self, rule: &Rule, seen: &PrimarySeen) {
+        self.set_sync(self.setting(rule));
+        if self.in_force(rule) {
+            self.only_views_of(rule, seen);
         }
     }
 
@@ -135,32 +148,6 @@ impl Instance {
         });
     }
 
-    /// Ends the walsenders that may release commits by an older setting, in this order:
-    ///
-    /// 1. A rule that covers the one before (more members, no more of them asked for; or the leader alone) covers every view
-    ///    that a walsender may have kept since walsenders were last ended: none is ended.
-    /// 2. Otherwise all are, those of members that stay too. A walsender takes a reload up in its own time, releases commits
-    ///    by the number and the set of its own view, and shows neither: one that stays may still count a member that left,
-    ///    or ask for fewer. All are those of every directory known, not of those last seen connected.
-    fn end_old(&mut self, change: &Change, seen: &PrimarySeen) {
-        let covers = change.to.quorum == 0 || rule::widen(&change.from, &change.to) == change.to;
-        if covers || self.mutation.is(Mutant::LeavesWalsenders) {
-            return self.stage(Stage::Point);
-        }
-        // One that connected since the last look is among them, too: its view may be of before.
-        let shown = seen.replicas.iter().map(|replica| &replica.dir);
-        let ruled = change.from.standbys.union(&change.to.standbys);
-        let mut old: BTreeSet<DirId> = shown.chain(ruled).chain(self.peers.dirs.keys()).cloned().collect();
-        if self.mutation.is(Mutant::EndsOnlySeen) {
-            old = seen.replicas.iter().map(|replica| replica.dir.clone()).collect();
-        }
-        if self.mutation.is(Mutant::EndsOnlyLeavers) {
-            old = change.from.standbys.difference(&change.to.standbys).cloned().collect();
-        }
-        self.stage(Stage::End);
-        self.out.push(Effect::EndWalsenders(old));
-    }
-
     fn narrow(&mut self, record: &Record, seen: &PrimarySeen, to: &Rule, point: Lsn) {
         let past = |r: &&super::ReplicaSeen| to.standbys.contains(&r.dir) && r.counts && r.flushed >= point;
         let have = seen.replicas.iter().filter(past).count();
@@ -178,6 +165,7 @@ impl Instance {
     pub(super) fn set_sync(&mut self, sync: SyncNames) {
         if self.served.asked.is_none() && self.served.sync.as_ref() != Some(&sync) {
             self.served.asked = Some(sync.clone());
+            self.served.views.add(&sync);
             self.out.push(Effect::SetSync(sync));
         }
     }
@@ -188,7 +176,6 @@ impl Instance {
         if let (WorkResult::Failed { why, .. }, Run::Primary) = (result, &self.run) {
             self.call_failed("changing who acknowledges", why);
         }
-        let ending = self.change.as_ref().is_some_and(|change| change.stage == Stage::End);
         match work {
             Work::SetSync => {
                 let asked = self.served.asked.take();
@@ -199,9 +186,7 @@ impl Instance {
                     self.served.sync = None;
                 }
             }
-            Work::EndWalsenders if ok && ending => self.stage(Stage::Point),
-            Work::EndWalsenders if !ending => {}
-            Work::EndWalsenders => self.stage(Stage::Set),
+            Work::EndWalsenders => self.walsenders_ended(ok),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use super::heal::Rung;
 use super::machine::{Instance, Run};
 use super::message::{Heartbeat, Role};
 use super::mutant::Mutant;
-use super::{MemberName, Why};
+use super::{MemberName, Moment, Why};
 
 impl Instance {
     /// Follows the record's leader, in this order:
@@ -199,13 +199,16 @@ impl Instance {
         }
     }
 
-    /// A new leader's first rule names whom it hopes for. One that cannot follow as it is keeps its directory, whose seal a
-    /// proof may need, until the leader has had the time to do without it.
+    /// A new leader's first rule names whom it hopes for, and a leader may be about to name whoever took log from it lately: its
+    /// write of that may be on its way. One that cannot follow as it is keeps its directory, whose seal a proof may need, until
+    /// the leader has had the time to do without it.
     fn still_counted_on(&mut self, record: &Record) -> bool {
         let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
-        let named = self.named(record);
-        let new = self.now.since(self.watch_since) < self.timings.standby_lost.saturating_mul(2);
-        let waits = whole && named && new && record.phase == Phase::Leading;
+        let lately = |since: Moment| self.now.since(since) < self.timings.standby_lost.saturating_mul(2);
+        let hoped_for = self.named(record) && lately(self.watch_since);
+        let follows = self.disk.following == Some(record.term) && self.disk.sealed.is_none();
+        let streamed = follows && lately(self.took_log) && !self.mutation.is(Mutant::RemovesAtOnce);
+        let waits = whole && (hoped_for || streamed) && record.phase == Phase::Leading;
         if waits {
             self.wait(Why::Following {
                 leader: record.leader.clone(),

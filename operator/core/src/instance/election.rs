@@ -188,7 +188,8 @@ impl Instance {
 
     /// `Async` has no quorum that could prove. A member may be elected, in this order:
     ///
-    /// 1. Only while the wish is `Async` and the rule in force acknowledged alone.
+    /// 1. Only while the leader took `Async` for its wish, by the record, and it is this member's as well, and the rule in force
+    ///    acknowledged alone.
     /// 2. Only once the old leader is known dead: it has been heard in this term as one whose engine is no primary any more
     ///    (not as one that is still stopping it), or nothing was heard of it for the time of its lease.
     /// 3. Only within `maximum_lag_bytes` of where it was last heard to be, which must have been shortly before the election
@@ -197,7 +198,7 @@ impl Instance {
     pub(super) fn async_allows(&self, record: &Record) -> bool {
         let Some(spec) = &self.spec else { return false };
         let Some(old) = &record.rule.leader else { return false };
-        if spec.durability != Durability::Async || record.rule.quorum != 0 {
+        if !self.may_lose(record) {
             return false;
         }
         let leader = self.member_of(old);
@@ -250,8 +251,18 @@ impl Instance {
         let gone = gone.chain(beside.map(|dir| of(dir, None)));
         let there = mine.chain(theirs).map(|dir| of(dir, Some(record.term)));
         let seals: Vec<Seal> = there.chain(gone).collect();
-        let own_async =
-            self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async) && record.rule.quorum == 0;
-        proof::proves(&self.rule_to_prove(&record.rule), &seals, lost) || (own_async && record.rule.leader.is_some())
+        let own_async = self.may_lose(record) && record.rule.leader.is_some();
+        proof::proves(&self.rule_to_prove(&record.rule), &seals, lost) || own_async
+    }
+
+    /// Whether this member's wish is `Async`.
+    pub(super) fn wants_async(&self) -> bool {
+        self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async)
+    }
+
+    /// Whether an election may do without proof.
+    fn may_lose(&self, record: &Record) -> bool {
+        let agreed = record.asynchronous || self.mutation.is(Mutant::AsyncByWish);
+        self.wants_async() && agreed && record.rule.quorum == 0
     }
 }

@@ -8,6 +8,7 @@ use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
 use super::event::PrimarySeen;
 use super::machine::Instance;
+use super::walsenders::Views;
 
 /// What this member has made its engine and its Services be, so that only changes are asked for.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Served {
     pub sync: Option<SyncNames>,
     /// The setting asked for and not in force yet.
     pub asked: Option<SyncNames>,
+    /// What walsenders may count by.
+    pub views: Views,
     /// Clients are let in.
     pub gate: bool,
     /// Gate calls under way, in order: opening, or closing.

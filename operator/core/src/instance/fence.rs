@@ -6,7 +6,6 @@ use super::event::Work;
 use super::machine::{Instance, Run};
 use super::message::Role;
 use super::mutant::Mutant;
-use super::spec::Durability;
 
 impl Instance {
     /// Stops the engine at once: immediate shutdown, then SIGKILL by a deadline. Asked again if it has not stopped by then.
@@ -26,11 +25,12 @@ impl Instance {
     }
 
     /// Whether this member has reached, for the fence time, neither the record nor members enough that none can be elected
-    /// without its hearing of it: a majority; in `Async`, where a member needs nobody's seal but its own, every other one.
+    /// without its hearing of it: a majority; in `Async`, where a member needs nobody's seal but its own, every other one. That
+    /// is so from the wish on, and for as long as the record may say so.
     pub(super) fn cut_off(&self) -> bool {
         let time = self.timings.fence;
         let api = self.register.contact.is_some_and(|at| self.now.since(at) <= time);
-        let alone = self.spec.as_ref().is_some_and(|s| s.durability == Durability::Async);
+        let alone = self.wants_async() || self.register.asynchronous;
         let enough = if alone && !self.mutation.is(Mutant::AsyncTrustsMajority) {
             self.everybody_within(time)
         } else {

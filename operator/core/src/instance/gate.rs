@@ -1,6 +1,6 @@
 //! The gate: whether clients are let in.
 
-use crate::failover::{DirId, Record, Rule, rule};
+use crate::failover::{DirId, Record, Rule};
 
 use super::Why;
 use super::effect::Effect;
@@ -14,8 +14,8 @@ impl Instance {
     /// 1. The setting in force is one that the record covers.
     /// 2. The rule's quorum has flushed up to the end of the log as of when the engine came up: readers see no commit that
     ///    could be lost.
-    /// 3. This member has written the record since its engine came up, and again since the quorum had flushed if that took
-    ///    long: nobody else was elected meanwhile.
+    /// 3. This member has written the record since its engine came up and since the quorum had flushed, a moment ago: nobody
+    ///    else was elected meanwhile.
     pub(super) fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
         // a gate that is closing still ends commits' waits
         if !self.served.gating.is_empty() && !self.mutation.is(Mutant::GateNotWatched) {
@@ -53,34 +53,34 @@ impl Instance {
         let Some(backed) = backed else {
             return self.wait(Why::WaitsForStandbys { have, need });
         };
-        // It may have been cut off while it waited: what it wrote before says nothing about now.
+        if !self.covered(rule) {
+            return;
+        }
+        // Others may have been electing while it waited: what it wrote before says nothing about now.
+        let recent = match self.mutation.is(Mutant::OpensOnOldWrite) {
+            true => self.timings.detect,
+            false => self.timings.confirm,
+        };
         let late = self
             .confirmed_at
-            .is_some_and(|at| at < backed || self.now.since(at) > self.timings.detect);
+            .is_some_and(|at| at < backed || self.now.since(at) > recent);
         if late && !self.mutation.is(Mutant::NoComeBackGate) {
             self.write(record.clone());
             return;
         }
-        if self.covered(rule) {
-            self.served.gate = true;
-            if let Some(lead) = &mut self.lead {
-                lead.opened = true;
-            }
-            self.served.gating.push_back(true);
-            self.out.push(Effect::Gate { open: true });
+        self.served.gate = true;
+        if let Some(lead) = &mut self.lead {
+            lead.opened = true;
         }
+        self.served.gating.push_back(true);
+        self.out.push(Effect::Gate { open: true });
     }
 
-    /// Whether the record covers the setting in force: its own rule's, or that of a rule that is being left or come to and is
-    /// not wider. (A write of this member's process of before may have changed the record under a change.)
+    /// Whether the record covers whatever may release a commit: the setting in force, and those that walsenders may still count
+    /// by. (A write of this member's process of before may have changed the record since.)
     fn covered(&self, record: &Rule) -> bool {
-        let Some(sync) = self.sync_in_force() else { return false };
-        if self.change.is_some() && self.mutation.is(Mutant::OpensWhileChanging) {
-            return true;
-        }
-        let changing = self.change.iter().flat_map(|change| [&change.from, &change.to]);
-        let mut rules = changing.chain([record]);
-        rules.any(|rule| *sync == self.setting(rule) && rule::widen(record, rule) == *record)
+        let opens = self.change.is_some() && self.mutation.is(Mutant::OpensWhileChanging);
+        self.sync_in_force().is_some() && (opens || self.views_covered_by(record))
     }
 
     /// Keeps clients out from here on.

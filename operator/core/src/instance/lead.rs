@@ -11,6 +11,7 @@ use super::machine::Instance;
 use super::message::Role;
 use super::mutant::Mutant;
 use super::spec::Durability;
+use super::walsenders::Views;
 use super::{Moment, Why};
 
 /// A primary that runs.
@@ -106,11 +107,13 @@ impl Instance {
             return;
         }
         let rule = self.first_rule();
+        let sync = self.setting(&rule);
         self.served.sync = None;
+        self.served.views = Views::of(&sync);
         self.busy = Some(Work::Promote);
         self.out.push(Effect::Promote {
             term: record.term,
-            sync: self.setting(&rule),
+            sync,
         });
         self.served.first = Some((record.term, rule));
     }
@@ -320,6 +323,7 @@ impl Instance {
         self.write(Record {
             phase: Phase::Leading,
             rule,
+            asynchronous: self.wants_async(),
             given_up: Vec::new(),
             forsaken: match record.given_up.is_empty() {
                 true => record.forsaken.clone(),

@@ -17,6 +17,7 @@ use super::peers::Peers;
 use super::register::Register;
 use super::spec::{MemberSpec, SetSpec};
 use super::switchover::Hand;
+use super::walsenders::Views;
 use super::{Moment, Timings, Why};
 
 /// How the engine was last asked to run.
@@ -75,6 +76,8 @@ pub struct Instance {
     pub(super) clean_end: Option<Position>,
     /// Where a standby's log ended when it was last seen to take log from nobody.
     pub(super) stood: Option<Position>,
+    /// When this member's standby was last seen to take log from a leader; before that is seen, when this process began.
+    pub(super) took_log: Moment,
     /// What was set aside and is being removed.
     pub(super) dropping: Option<DirId>,
     pub(super) peers: Peers,
@@ -125,6 +128,7 @@ impl Instance {
             following: 0,
             clean_end: None,
             stood: None,
+            took_log: Moment(0),
             dropping: None,
             peers: Peers::default(),
             called: Term(0),
@@ -159,6 +163,7 @@ impl Instance {
         let gap = now.since(self.now);
         if !self.stepped {
             self.watch_since = now;
+            self.took_log = now;
         }
         let thawed = self.stepped && gap > self.timings.thaw;
         self.stepped = true;
@@ -220,11 +225,14 @@ impl Instance {
         };
         self.engine = Arc::new(engine);
         self.stale = false;
-        if let (Engine::Standby(seen), Run::Standby { upstream: None }) = (&*self.engine, &self.run)
+        if let (Engine::Standby(seen), Run::Standby { upstream }) = (&*self.engine, &self.run)
             && self.following == 0
-            && !seen.receiving
         {
-            self.stood = Some(self.position());
+            match (upstream, seen.receiving) {
+                (None, false) => self.stood = Some(self.position()),
+                (Some(_), true) => self.took_log = self.now,
+                _ => {}
+            }
         }
         if died {
             self.engine_gone();
@@ -414,6 +422,7 @@ impl Instance {
             StartAs::Primary { sync } => {
                 self.lead = None;
                 self.served.sync = Some(sync.clone());
+                self.served.views = Views::of(sync);
                 Run::Primary
             }
             StartAs::Standby { upstream } => Run::Standby {
@@ -496,6 +505,7 @@ impl Instance {
         self.served.gate = false;
         self.served.asked = None;
         self.served.sync = None;
+        self.served.views = Views::default();
     }
 
     /// Whether a whole data directory is here.

@@ -30,6 +30,7 @@ mod register;
 mod seal;
 mod subscribers;
 mod switchover;
+mod walsenders;
 
 pub use effect::{Effect, Endpoints, HowToStop, StartAs, SyncNames, Upstream, Version};
 pub use event::{

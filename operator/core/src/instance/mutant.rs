@@ -69,6 +69,12 @@ pub enum Mutant {
     RewindsWhilePromoting,
     /// While a rule is being changed the gate is opened whatever setting is in force.
     OpensWhileChanging,
+    /// The gate is opened by a write of the record of seconds ago.
+    OpensOnOldWrite,
+    /// The gate is opened by the setting in force, whatever walsenders may count by since the engine's start.
+    ForgetsViews,
+    /// A directory that took log a moment ago, and may be about to be named, is removed at once.
+    RemovesAtOnce,
     /// A directory that the rule names is removed before the copy that replaces it is whole.
     ClonesOverNamed,
     /// Of the commands that are done only the last is remembered.
@@ -86,6 +92,8 @@ pub enum Mutant {
     GateNotWatched,
     /// `Async`: a leader that hears a majority goes on without the record.
     AsyncTrustsMajority,
+    /// `Async`: elects without proof as soon as it is wished for, whatever the leader knows of that.
+    AsyncByWish,
     /// `Async`: elects without waiting for the lease.
     AsyncWithoutLease,
     /// `Async`: elects however far behind.
@@ -94,7 +102,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 43] = [
+    pub const ALL: [Mutant; 47] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -128,6 +136,9 @@ impl Mutant {
         Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
         Mutant::OpensWhileChanging,
+        Mutant::OpensOnOldWrite,
+        Mutant::ForgetsViews,
+        Mutant::RemovesAtOnce,
         Mutant::ClonesOverNamed,
         Mutant::ForgetsCommands,
         Mutant::RewindsForEver,
@@ -136,6 +147,7 @@ impl Mutant {
         Mutant::SealNotSynced,
         Mutant::GateNotWatched,
         Mutant::AsyncTrustsMajority,
+        Mutant::AsyncByWish,
         Mutant::AsyncWithoutLease,
         Mutant::AsyncWithoutBound,
     ];

@@ -32,6 +32,9 @@ pub(super) struct Register {
     /// A write that ended without an answer may still arrive, even after a read that does not show it. Only another write
     /// that succeeds makes its version impossible.
     pub ghost: bool,
+    /// The record says that elections may do without proof, or may come to say so by a write of this leader's that may still
+    /// arrive.
+    pub asynchronous: bool,
     /// Under way.
     pub operation: Option<Operation>,
     /// When the API server last answered.
@@ -117,6 +120,7 @@ impl Instance {
             self.watch_since = self.now;
             self.lost_since = None;
         }
+        self.register.asynchronous |= record.asynchronous;
         self.register.known = Some((Arc::new(record), version));
     }
 
@@ -155,6 +159,8 @@ impl Instance {
             return;
         }
         self.learn(record.clone(), version.clone());
+        // No write of before can arrive any more.
+        self.register.asynchronous = record.asynchronous;
         self.confirmed_at = Some(self.now);
         if news {
             for peer in self.others() {
@@ -210,6 +216,7 @@ impl Instance {
         let Some((_, version)) = &self.register.known else {
             return false;
         };
+        self.register.asynchronous |= record.asynchronous;
         self.out.push(Effect::WriteRecord {
             expect: version.clone(),
             record: record.clone(),

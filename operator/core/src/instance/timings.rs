@@ -24,6 +24,10 @@ pub struct Timings {
     pub read_quiet: u64,
     /// The leader renews the record this often.
     pub renew: u64,
+    /// A gate opens within this time of the answer to a write of the record: sooner than another member can be elected and
+    /// serve (a seal on disk, two writes of the record and a promotion, about 250 ms). Others may have begun to miss the
+    /// leader long before that write, so `detect` is no bound.
+    pub confirm: u64,
     /// Seal answers are repeated this often while an election is open.
     pub reseal: u64,
     /// A peer that answered within this time is counted as live for an election.
@@ -67,6 +71,7 @@ impl Default for Timings {
             read_hurried: 300,
             read_quiet: 5_000,
             renew: 5_000,
+            confirm: 100,
             reseal: 500,
             live: 2_000,
             yield_to_target: 2_000,

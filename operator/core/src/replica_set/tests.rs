@@ -89,6 +89,7 @@ fn running(members: u16) -> SetView {
             last_command: None,
             earlier_commands: Vec::new(),
             given_up: Vec::new(),
+            asynchronous: false,
             forsaken: Vec::new(),
         }),
     });
