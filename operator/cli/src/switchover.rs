@@ -8,6 +8,7 @@ use holdfast_core::failover::MemberName;
 use holdfast_core::instance::Command;
 
 use crate::cluster::{Cluster, member};
+use crate::failover::record;
 use crate::failure::Failure;
 use crate::request::{ask, follow, fresh_id};
 
@@ -45,9 +46,10 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
         println!("{} leads already", to.unwrap_or_default());
         return Ok(());
     };
-    let term = set.status.as_ref().and_then(|s| s.term);
+    let term = set.status.as_ref().and_then(|s| s.term).unwrap_or(0);
+    let id = fresh_id();
     let command = Command::Switchover {
-        id: fresh_id(),
+        id: id.clone(),
         to: to.clone().map(MemberName),
     };
     ask(cluster, name, &command).await?;
@@ -58,13 +60,20 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     if options.no_wait {
         return Ok(());
     }
-    let moved = |set: &HAReplicaSet| {
-        let Some(status) = &set.status else { return false };
-        let serves = !matches!(status.phase, Some(Phase::Electing | Phase::Unavailable) | None);
-        serves && status.primary.is_some() && status.primary.as_ref() != Some(&from) && status.term > term
-    };
+    let moved = |set: &HAReplicaSet| moved(set, &from, term);
     let set = follow(cluster, name, Duration::from_secs(options.timeout), moved).await?;
     let now = set.status.and_then(|s| s.primary).unwrap_or_default();
+    if now == from && to.as_ref() != Some(&now) {
+        // The record remembers what was carried out. Not everybody may read it: then the terms have to do.
+        let done = record(cluster, name).await.map_or(true, |(record, _)| record.has_done(&id));
+        return if done {
+            println!("{from} handed over, and was elected again since; it leads");
+            Ok(())
+        } else {
+            Err(Failure::new(format!("{from} was elected again before it could hand over"))
+                .next("the request stands, and is carried out when a member is fit to take over"))
+        };
+    }
     match to {
         Some(to) if to != now => Err(Failure::new(format!("{now} leads, not {to}")).next(format!(
             "{to} was not the furthest ahead when the primary stopped; ask again once it streams"
@@ -74,6 +83,16 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Whether somebody was elected since: another member, or the same one after another.
+fn moved(set: &HAReplicaSet, from: &str, before: i64) -> bool {
+    let Some(status) = &set.status else { return false };
+    let serves = !matches!(status.phase, Some(Phase::Electing | Phase::Unavailable) | None);
+    let term = status.term.unwrap_or(0);
+    let other = status.primary.as_deref().is_some_and(|primary| primary != from);
+    let again = status.primary.as_deref() == Some(from) && term >= before.saturating_add(2);
+    serves && term > before && (other || again)
 }
 
 /// Refuses what the members would refuse after a wait. `None`: nothing to do. Else: who leads now.
@@ -145,6 +164,23 @@ mod tests {
             ]}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn done_is_another_primary_or_the_same_one_after_another() {
+        let now = |primary: Option<&str>, term: i64, phase: &str| {
+            let mut set = set(primary, true);
+            let status = set.status.as_mut().unwrap();
+            status.term = Some(term);
+            status.phase = serde_json::from_value(phase.into()).unwrap();
+            moved(&set, "pg-1", 4)
+        };
+        assert!(!now(Some("pg-1"), 4, "Ready"), "nothing happened yet");
+        assert!(now(Some("pg-2"), 5, "Degraded"));
+        assert!(!now(Some("pg-1"), 5, "Ready"), "its engine ended, and it was elected again");
+        assert!(now(Some("pg-1"), 6, "Ready"), "it led again after another");
+        assert!(!now(Some("pg-2"), 5, "Electing"));
+        assert!(!now(None, 6, "Ready"));
     }
 
     #[test]
