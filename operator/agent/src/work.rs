@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::shell::Inbox;
 
 /// The gate is not opened when that was asked for longer ago than this.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_millis(500);
 
 /// A piece of work.
 #[derive(Debug)]

@@ -65,13 +65,17 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<(), Failure> {
     let now = set.status.and_then(|s| s.primary).unwrap_or_default();
     if now == from && to.as_ref() != Some(&now) {
         // The record remembers what was carried out. Not everybody may read it: then the terms have to do.
-        let done = record(cluster, name).await.map_or(true, |(record, _)| record.has_done(&id));
+        let done = record(cluster, name)
+            .await
+            .map_or(true, |(record, _)| record.has_done(&id));
         return if done {
             println!("{from} handed over, and was elected again since; it leads");
             Ok(())
         } else {
-            Err(Failure::new(format!("{from} was elected again before it could hand over"))
-                .next("the request stands, and is carried out when a member is fit to take over"))
+            Err(
+                Failure::new(format!("{from} was elected again before it could hand over"))
+                    .next("the request stands, and is carried out when a member is fit to take over"),
+            )
         };
     }
     match to {
@@ -177,7 +181,10 @@ mod tests {
         };
         assert!(!now(Some("pg-1"), 4, "Ready"), "nothing happened yet");
         assert!(now(Some("pg-2"), 5, "Degraded"));
-        assert!(!now(Some("pg-1"), 5, "Ready"), "its engine ended, and it was elected again");
+        assert!(
+            !now(Some("pg-1"), 5, "Ready"),
+            "its engine ended, and it was elected again"
+        );
         assert!(now(Some("pg-1"), 6, "Ready"), "it led again after another");
         assert!(!now(Some("pg-2"), 5, "Electing"));
         assert!(!now(None, 6, "Ready"));

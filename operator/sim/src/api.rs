@@ -67,7 +67,11 @@ impl World {
             member.operation += 1;
             // the judge looks at ticks only, between which the way may have been open
             member.contact = self.now;
-            self.push(1, Ev::Agent { m, epoch, event });
+            let back = match self.weather.api_flaky > self.now && self.rng.chance(300) {
+                true => self.rng.range(1, 400),
+                false => 1,
+            };
+            self.push(back, Ev::Agent { m, epoch, event });
         }
     }
 

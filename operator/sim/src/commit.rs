@@ -48,11 +48,22 @@ impl World {
         self.tell_done(m, epoch, Work::SetSync, !full);
     }
 
+    /// The walsenders of the moment when that was asked for are gone; or the time for it is over, and only some of them are.
+    pub(crate) fn walsenders_ended(&mut self, m: usize, epoch: u32, conns: Vec<u64>) {
+        let late = self.members[m].stalled > self.now || (self.weather.slow_reload > self.now && self.rng.chance(200));
+        for conn in conns {
+            if !late || self.rng.chance(500) {
+                self.break_conn(conn);
+            }
+        }
+        self.tell_done(m, epoch, Work::EndWalsenders, !late);
+    }
+
     /// A gate call is carried out. On a full volume the files that it is made of cannot be written, or were just before.
     pub(crate) fn gate_set(&mut self, m: usize, epoch: u32, open: bool, asked: u64) {
         let full = self.members[m].full > self.now;
         // an opening asked for long ago, before a freeze, is refused
-        let late = open && self.now - asked > 1_000;
+        let late = open && self.now - asked > 500;
         let runs = self.members[m].engine.run == Run::Primary && !self.members[m].engine.doomed && !late;
         if runs && !(full && self.rng.chance(500)) {
             self.gate(m, open);

@@ -114,6 +114,12 @@ pub enum Ev {
         run: u32,
         sync: SyncNames,
     },
+    WalsendersEnded {
+        m: usize,
+        epoch: u32,
+        run: u32,
+        conns: Vec<u64>,
+    },
     GateSet {
         m: usize,
         epoch: u32,
@@ -233,6 +239,7 @@ impl Ev {
             | Ev::Killed { m, .. }
             | Ev::Followed { m, .. }
             | Ev::SyncSet { m, .. }
+            | Ev::WalsendersEnded { m, .. }
             | Ev::GateSet { m, .. }
             | Ev::SlotsSet { m, .. }
             | Ev::Connect { m, .. }

@@ -28,6 +28,8 @@ pub struct Ledger {
     pub last: u64,
     /// When a leader last began to serve.
     pub opened: u64,
+    /// The term that it served in.
+    pub term: u32,
     /// The longest time without an acknowledgement between two, while faults struck.
     pub outage: u64,
     /// Elections won.
@@ -74,6 +76,7 @@ impl World {
         let end = self.members[m].dir.as_ref().map_or(0, |dir| dir.log.len());
         self.note(|| format!("m{m}: serves, its log ends at {end}"));
         self.invariant_async_bound(m);
+        self.ledger.term = self.members[m].dir.as_ref().map_or(0, |dir| dir.timeline);
         self.invariant_nothing_lost(m, "serves");
         // The records of recovery itself (a checkpoint) show nothing to readers; the rows before them do.
         let point = self.members[m].dir.as_ref().map_or(0, |dir| dir.flushed);
@@ -240,8 +243,10 @@ impl World {
         let mut holders: Vec<String> = everyone.filter(holds).map(|d| d.id.0.clone()).collect();
         holders.sort_unstable();
         holders.dedup();
-        let alone = self.specs.iter().any(|spec| spec.durability == Durability::Async);
-        if holders.len() < usize::from(record.rule.quorum) && !alone {
+        // What an election without proof has lost is taken out of what was promised when its leader opens its gate.
+        let before = self.store.versions.iter().rev().find(|r| r.term < record.term);
+        let lost = before.is_some_and(|r| r.asynchronous && r.rule.quorum == 0) && self.ledger.term < record.term.0;
+        if holders.len() < usize::from(record.rule.quorum) && !lost {
             let what = format!(
                 "the record's new rule asks for {}, but only {holders:?} hold all of {n} promised",
                 record.rule.quorum

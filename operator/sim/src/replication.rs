@@ -8,7 +8,7 @@ use crate::model::{Conn, Rec, Run};
 use crate::world::World;
 
 /// Neither end of a connection hears the other for this long: both give it up (`wal_sender_timeout`), in milliseconds.
-pub(crate) const TIMEOUT: u64 = 3_000;
+pub(crate) const TIMEOUT: u64 = 5_000;
 
 impl World {
     /// The walsenders of a primary.

@@ -100,10 +100,14 @@ impl World {
                     .filter(|c| dirs.contains(&c.dir))
                     .map(|c| c.id)
                     .collect();
-                for conn in ends {
-                    self.break_conn(conn);
-                }
-                self.tell_done(m, epoch, Work::EndWalsenders, true);
+                let slow = self.weather.slow_reload > self.now && self.rng.chance(300);
+                let delay = if slow {
+                    self.rng.range(100, 1_500)
+                } else {
+                    self.rng.range(1, 25)
+                };
+                let conns = ends;
+                self.push(delay, Ev::WalsendersEnded { m, epoch, run, conns });
             }
             Effect::Gate { open } => {
                 let quick = self.rng.range(1, 20);

@@ -248,6 +248,10 @@ impl World {
                 upstream,
             } if self.is_run(m, run) => self.followed(m, epoch, upstream),
             Ev::SyncSet { m, epoch, run, sync } if self.is_run(m, run) => self.sync_set(m, epoch, sync),
+            Ev::WalsendersEnded { m, epoch, run, .. } if !self.is_run(m, run) => {
+                self.tell_done(m, epoch, Work::EndWalsenders, false);
+            }
+            Ev::WalsendersEnded { m, epoch, conns, .. } => self.walsenders_ended(m, epoch, conns),
             Ev::GateSet { m, epoch, run, .. } if !self.is_run(m, run) => self.tell_done(m, epoch, Work::Gate, false),
             Ev::GateSet {
                 m, epoch, open, asked, ..

@@ -1,6 +1,7 @@
 //! The authority record in its Lease.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_core::failover::Record;
@@ -15,6 +16,9 @@ use kube::{Client, Error};
 use super::hand;
 use crate::options::Options;
 use crate::shell::Inbox;
+
+/// Pause after a write that the server refuses for what it is or who asks: the next try would come in the same moment.
+const REFUSED: Duration = Duration::from_millis(500);
 
 /// Reads and conditionally replaces one Lease.
 pub struct LeaseStore {
@@ -85,6 +89,8 @@ impl LeaseStore {
             Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 412) => CasOutcome::Conflict,
             Err(Error::Api(status)) if matches!(status.code, 400 | 401 | 403 | 422) => {
                 tracing::error!("the record cannot be written: {status}");
+                // It will be read and written again at once.
+                tokio::time::sleep(REFUSED).await;
                 CasOutcome::Conflict
             }
             Err(e) => {

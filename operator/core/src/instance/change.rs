@@ -43,7 +43,8 @@ impl Instance {
     /// 3. A change under way whose aim is no longer desired is begun anew from the record as it stands, which covers
     ///    every setting that may be in force.
     /// 4. The record as desired, and no change under way: the engine's setting is made to be the record's, and nothing else.
-    /// 5. Nothing in force yet, or what the record does not cover: first the record's own rule, so that service is not delayed.
+    /// 5. Nothing in force yet, or, while nobody is served, anything but the record's own rule: first that, so that service is
+    ///    not delayed.
     /// 6. Otherwise the change goes on by its next stage.
     pub(super) fn keep_rule(&mut self, record: &Record, seen: &PrimarySeen) {
         if !self.settled() && !self.mutation.is(Mutant::TrustsUnsettledRecord) {

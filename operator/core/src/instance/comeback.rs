@@ -10,7 +10,7 @@ use super::heal::Rung;
 use super::machine::{Instance, Run};
 use super::message::{Heartbeat, Role};
 use super::mutant::Mutant;
-use super::{MemberName, Moment, Why};
+use super::{MemberName, Why};
 
 impl Instance {
     /// Follows the record's leader, in this order:
@@ -204,10 +204,11 @@ impl Instance {
     /// the leader has had the time to do without it.
     fn still_counted_on(&mut self, record: &Record) -> bool {
         let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
-        let lately = |since: Moment| self.now.since(since) < self.timings.standby_lost.saturating_mul(2);
-        let hoped_for = self.named(record) && lately(self.watch_since);
+        let patience = self.timings.standby_lost.saturating_mul(2);
+        let hoped_for = self.named(record) && self.now.since(self.watch_since) < patience;
         let follows = self.disk.following == Some(record.term) && self.disk.sealed.is_none();
-        let streamed = follows && lately(self.took_log) && !self.mutation.is(Mutant::RemovesAtOnce);
+        let streamed =
+            follows && self.now.since(self.took_log) < self.timings.naming && !self.mutation.is(Mutant::RemovesAtOnce);
         let waits = whole && (hoped_for || streamed) && record.phase == Phase::Leading;
         if waits {
             self.wait(Why::Following {

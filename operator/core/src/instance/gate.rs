@@ -7,6 +7,7 @@ use super::effect::Effect;
 use super::event::{PrimarySeen, WorkResult};
 use super::machine::{Instance, Run};
 use super::mutant::Mutant;
+use super::walsenders;
 
 impl Instance {
     /// Opens the gate, in this order:
@@ -14,8 +15,8 @@ impl Instance {
     /// 1. The setting in force is one that the record covers.
     /// 2. The rule's quorum has flushed up to the end of the log as of when the engine came up: readers see no commit that
     ///    could be lost.
-    /// 3. This member has written the record since its engine came up and since the quorum had flushed, a moment ago: nobody
-    ///    else was elected meanwhile.
+    /// 3. This member has written the record since its engine came up, and asked for that a moment ago: nobody else was
+    ///    elected meanwhile.
     pub(super) fn keep_gate(&mut self, record: &Record, seen: &PrimarySeen) {
         // a gate that is closing still ends commits' waits
         if !self.served.gating.is_empty() && !self.mutation.is(Mutant::GateNotWatched) {
@@ -50,27 +51,28 @@ impl Instance {
             self.write(record.clone());
             return;
         }
-        let Some(backed) = backed else {
+        if backed.is_none() {
             return self.wait(Why::WaitsForStandbys { have, need });
-        };
+        }
         if !self.covered(rule) {
             return;
         }
         // Others may have been electing while it waited: what it wrote before says nothing about now.
-        let recent = match self.mutation.is(Mutant::OpensOnOldWrite) {
-            true => self.timings.detect,
-            false => self.timings.confirm,
-        };
-        let late = self
-            .confirmed_at
-            .is_some_and(|at| at < backed || self.now.since(at) > recent);
+        // Where answers take long an election does, too: each that came too late doubles the time.
+        let retries = self.lead.as_ref().map_or(0, |lead| lead.late.min(8));
+        let recent = (self.timings.confirm << retries).min(self.timings.detect);
+        let late = self.confirmed_at.is_some_and(|at| self.now.since(at) > recent);
         if late && !self.mutation.is(Mutant::NoComeBackGate) {
-            self.write(record.clone());
+            let asked = self.write(record.clone());
+            if let (true, Some(lead)) = (asked, &mut self.lead) {
+                lead.late = lead.late.saturating_add(1);
+            }
             return;
         }
         self.served.gate = true;
         if let Some(lead) = &mut self.lead {
             lead.opened = true;
+            lead.late = 0;
         }
         self.served.gating.push_back(true);
         self.out.push(Effect::Gate { open: true });
@@ -79,8 +81,12 @@ impl Instance {
     /// Whether the record covers whatever may release a commit: the setting in force, and those that walsenders may still count
     /// by. (A write of this member's process of before may have changed the record since.)
     fn covered(&self, record: &Rule) -> bool {
-        let opens = self.change.is_some() && self.mutation.is(Mutant::OpensWhileChanging);
-        self.sync_in_force().is_some() && (opens || self.views_covered_by(record))
+        if self.change.is_some() && self.mutation.is(Mutant::OpensWhileChanging) {
+            return self.sync_in_force().is_some();
+        }
+        let setting = self.sync_in_force().and_then(walsenders::enforced);
+        let in_force = setting.is_some_and(|least| least.is_none_or(|least| walsenders::covers(record, &least)));
+        in_force && self.views_covered_by(record)
     }
 
     /// Keeps clients out from here on.
@@ -116,5 +122,179 @@ impl Instance {
         }
         self.call_failed("letting clients in", why);
         self.close_gate();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{
+        CasOutcome, DiskState, Durability, Engine, Event, MemberSpec, Moment, RecordSeen, ReplicaSeen, SetSpec,
+        SyncNames, Timings, Version, VolumeSeen, Work, WorkResult,
+    };
+    use super::*;
+    use crate::failover::{Lsn, MemberName, Phase, Position, Term};
+
+    const POINT: Lsn = Lsn(100);
+
+    fn dir(name: &str) -> DirId {
+        DirId(name.into())
+    }
+
+    fn record() -> Record {
+        Record {
+            phase: Phase::Leading,
+            rule: Rule {
+                leader: Some(dir("d1")),
+                standbys: [dir("d2"), dir("d3")].into(),
+                quorum: 1,
+            },
+            ..Record::bootstrap(MemberName("a".into()))
+        }
+    }
+
+    /// A leader whose engine ended and is being started again.
+    fn comes_back() -> Instance {
+        let mut leader = Instance::new(MemberName("a".into()), Timings::default(), 1);
+        let disk = DiskState {
+            dir: Some(dir("d1")),
+            term: Term(1),
+            following: Some(Term(1)),
+            led: Some(Term(1)),
+            base: Position {
+                term: Term(1),
+                lsn: POINT,
+            },
+            ..DiskState::default()
+        };
+        let volume = VolumeSeen {
+            disk,
+            whole: true,
+            system_identifier: None,
+            clean: false,
+            control: None,
+        };
+        let member = |name: &str| MemberSpec {
+            name: MemberName(name.into()),
+            address: None,
+            leaving: false,
+            fenced: false,
+        };
+        let spec = SetSpec {
+            generation: 1,
+            members: ["a", "b", "c"].map(member).into(),
+            durability: Durability::Quorum,
+            copies: 2,
+            maximum_lag_bytes: 0,
+            read_lag_bytes: 0,
+            parameters: BTreeMap::new(),
+            command: None,
+        };
+        leader.step(Moment(0), Event::Volume(volume));
+        leader.step(Moment(0), Event::Spec(spec));
+        let found = RecordSeen::Found {
+            record: record(),
+            version: Version("1".into()),
+        };
+        let out = leader.step(Moment(0), Event::Record(found));
+        assert!(out.iter().any(|e| matches!(e, Effect::Start(_))), "{out:?}");
+        let ok = WorkResult::Ok { volume: None };
+        let work = Work::Start;
+        leader.step(Moment(10), Event::Done { work, result: ok });
+        leader
+    }
+
+    /// What it does when its engine answers, with a standby that has all of its log, or none.
+    fn looks(leader: &mut Instance, at: u64, backed: bool) -> Vec<Effect> {
+        let standby = ReplicaSeen {
+            dir: dir("d2"),
+            streaming: true,
+            flushed: POINT,
+            replayed: POINT,
+            counts: true,
+        };
+        let seen = PrimarySeen {
+            term: Term(1),
+            flushed: POINT,
+            inserted: POINT,
+            sync: SyncNames::Nobody,
+            history: Vec::new(),
+            replicas: backed.then_some(standby).into_iter().collect(),
+            healthy: true,
+        };
+        leader.step(Moment(at), Event::Engine(Engine::Primary(seen)))
+    }
+
+    fn written(leader: &mut Instance, at: u64) -> Vec<Effect> {
+        let version = Version(at.to_string());
+        leader.step(Moment(at), Event::Cas(CasOutcome::Written { version }))
+    }
+
+    fn read(leader: &mut Instance, at: u64) -> Vec<Effect> {
+        let found = RecordSeen::Found {
+            record: record(),
+            version: Version("1".into()),
+        };
+        leader.step(Moment(at), Event::Record(found))
+    }
+
+    fn writes(out: &[Effect]) -> bool {
+        out.iter().any(|effect| matches!(effect, Effect::WriteRecord { .. }))
+    }
+
+    fn opens(out: &[Effect]) -> bool {
+        out.iter().any(|effect| matches!(effect, Effect::Gate { open: true }))
+    }
+
+    fn reads(out: &[Effect]) -> bool {
+        out.iter().any(|effect| matches!(effect, Effect::ReadRecord))
+    }
+
+    /// One that has written the record when its engine answered, and has had no standby for a second since.
+    fn waits_for_long() -> Instance {
+        let mut leader = comes_back();
+        looks(&mut leader, 20, false);
+        written(&mut leader, 30);
+        let out = leader.step(Moment(1_050), Event::Tick);
+        assert!(reads(&out), "{out:?}");
+        read(&mut leader, 1_060);
+        leader
+    }
+
+    #[test]
+    fn a_gate_opens_by_a_write_of_this_moment_once_the_quorum_has_the_log() {
+        let mut leader = comes_back();
+        let out = looks(&mut leader, 20, false);
+        assert!(writes(&out) && !opens(&out), "{out:?}");
+        assert!(!opens(&written(&mut leader, 30)), "nobody has the log yet");
+        let out = looks(&mut leader, 40, true);
+        assert!(opens(&out) && !writes(&out), "{out:?}");
+    }
+
+    #[test]
+    fn after_a_wait_the_record_is_written_once_more() {
+        let mut leader = waits_for_long();
+        let out = looks(&mut leader, 1_100, true);
+        assert!(writes(&out) && !opens(&out), "others may have elected: {out:?}");
+        assert!(opens(&written(&mut leader, 1_120)));
+    }
+
+    #[test]
+    fn a_slow_api_server_delays_a_gate_and_does_not_keep_it_shut() {
+        let mut leader = waits_for_long();
+        let mut now = 1_100;
+        let mut out = looks(&mut leader, now, true);
+        let mut count = 0;
+        while !opens(&out) {
+            assert!(now < 10_000, "it stays shut: {out:?}");
+            now += 700;
+            count += u64::from(writes(&out));
+            out = match writes(&out) {
+                true => written(&mut leader, now),
+                false => read(&mut leader, now),
+            };
+        }
+        assert!(count > 1, "the first answer told of 700 ms ago");
     }
 }

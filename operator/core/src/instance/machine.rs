@@ -61,7 +61,7 @@ pub struct Instance {
     /// A call of the volume or the engine failed: nothing is tried again before this.
     not_before: Moment,
     pub(super) register: Register,
-    /// When this member last wrote the record with success.
+    /// When this member asked for the last write of the record that succeeded.
     pub(super) confirmed_at: Option<Moment>,
     pub(super) engine: Arc<Engine>,
     /// Work on the engine has ended since it was last looked at.
@@ -230,7 +230,8 @@ impl Instance {
         {
             match (upstream, seen.receiving) {
                 (None, false) => self.stood = Some(self.position()),
-                (Some(_), true) => self.took_log = self.now,
+                // a receiver that is refused runs for a moment, too
+                (Some(_), true) if seen.diverged.is_none() => self.took_log = self.now,
                 _ => {}
             }
         }

@@ -69,8 +69,6 @@ pub enum Mutant {
     RewindsWhilePromoting,
     /// While a rule is being changed the gate is opened whatever setting is in force.
     OpensWhileChanging,
-    /// The gate is opened by a write of the record of seconds ago.
-    OpensOnOldWrite,
     /// The gate is opened by the setting in force, whatever walsenders may count by since the engine's start.
     ForgetsViews,
     /// A directory that took log a moment ago, and may be about to be named, is removed at once.
@@ -102,7 +100,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 47] = [
+    pub const ALL: [Mutant; 46] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -136,7 +134,6 @@ impl Mutant {
         Mutant::RewindsForsaken,
         Mutant::RewindsWhilePromoting,
         Mutant::OpensWhileChanging,
-        Mutant::OpensOnOldWrite,
         Mutant::ForgetsViews,
         Mutant::RemovesAtOnce,
         Mutant::ClonesOverNamed,

@@ -15,7 +15,8 @@ use super::{Moment, Role};
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Read,
-    Write(Record),
+    /// The record to be, and when that was asked for.
+    Write(Box<Record>, Moment),
 }
 
 /// What is known of the record.
@@ -39,7 +40,8 @@ pub(super) struct Register {
     pub operation: Option<Operation>,
     /// When the API server last answered.
     pub contact: Option<Moment>,
-    /// When it was last asked to read.
+    /// When it was last asked to read, or last had an answer: where answers take longer than the time between two reads,
+    /// the next read must not take the place of every write.
     pub asked: Option<Moment>,
     /// When this member last wrote.
     pub written: Option<Moment>,
@@ -74,6 +76,7 @@ impl Instance {
     /// Answer to a read.
     pub(super) fn on_record(&mut self, seen: RecordSeen) {
         self.register.operation = None;
+        self.register.asked = Some(self.now);
         match seen {
             RecordSeen::Found { record, version } => {
                 self.register.contact = Some(self.now);
@@ -126,9 +129,10 @@ impl Instance {
 
     /// Answer to a write. Only a success is acted on; what became of anything else is found out by reading.
     pub(super) fn on_cas(&mut self, outcome: CasOutcome) {
-        let Some(Operation::Write(record)) = self.register.operation.take() else {
+        let Some(Operation::Write(record, asked)) = self.register.operation.take() else {
             return;
         };
+        let record = *record;
         let version = match outcome {
             CasOutcome::Written { version } => version,
             CasOutcome::Unknown if self.mutation.is(Mutant::UnknownIsWritten) => self
@@ -146,6 +150,7 @@ impl Instance {
             }
         };
         self.register.contact = Some(self.now);
+        self.register.asked = Some(self.now);
         self.register.written = Some(self.now);
         self.register.ghost = false;
         self.register.told = false;
@@ -161,7 +166,8 @@ impl Instance {
         self.learn(record.clone(), version.clone());
         // No write of before can arrive any more.
         self.register.asynchronous = record.asynchronous;
-        self.confirmed_at = Some(self.now);
+        // It may have been in force as early as that, however late the answer came.
+        self.confirmed_at = Some(asked);
         if news {
             for peer in self.others() {
                 let message = Message::Record {
@@ -175,13 +181,13 @@ impl Instance {
 
     /// Whether the record is for sure as known, and will stay so until this leader writes it again.
     pub(super) fn settled(&self) -> bool {
-        let writing = matches!(self.register.operation, Some(Operation::Write(_)));
+        let writing = matches!(self.register.operation, Some(Operation::Write(..)));
         self.register.trusted && !self.register.doubtful && !self.register.ghost && !writing
     }
 
     /// Whether the record may have another rule than this one, or get it by a write that is under way or has no answer.
     pub(super) fn rule_in_doubt(&self, rule: &Rule) -> bool {
-        let changing = matches!(&self.register.operation, Some(Operation::Write(to)) if to.rule != *rule);
+        let changing = matches!(&self.register.operation, Some(Operation::Write(to, _)) if to.rule != *rule);
         self.register.doubtful || self.register.ghost || changing
     }
 
@@ -221,7 +227,7 @@ impl Instance {
             expect: version.clone(),
             record: record.clone(),
         });
-        self.register.operation = Some(Operation::Write(record));
+        self.register.operation = Some(Operation::Write(Box::new(record), self.now));
         true
     }
 

@@ -24,10 +24,13 @@ pub struct Timings {
     pub read_quiet: u64,
     /// The leader renews the record this often.
     pub renew: u64,
-    /// A gate opens within this time of the answer to a write of the record: sooner than another member can be elected and
-    /// serve (a seal on disk, two writes of the record and a promotion, about 250 ms). Others may have begun to miss the
+    /// A gate opens within this time of asking for the last write of the record: about what another member needs to be elected
+    /// and serve (three writes of the record, a seal on disk and a promotion; 250 ms and more). Others may have begun to miss the
     /// leader long before that write, so `detect` is no bound.
     pub confirm: u64,
+    /// A leader may be about to name a standby in its rule for so long after that last took log: until the walsender is found
+    /// dead (`wal_sender_timeout`, 5 s), the standby is forgotten (`standby_lost`) and a write has its answer (1 s).
+    pub naming: u64,
     /// Seal answers are repeated this often while an election is open.
     pub reseal: u64,
     /// A peer that answered within this time is counted as live for an election.
@@ -71,7 +74,8 @@ impl Default for Timings {
             read_hurried: 300,
             read_quiet: 5_000,
             renew: 5_000,
-            confirm: 100,
+            confirm: 200,
+            naming: 8_000,
             reseal: 500,
             live: 2_000,
             yield_to_target: 2_000,

@@ -22,11 +22,23 @@ pub(super) struct Views {
     ending: Option<Option<Rule>>,
 }
 
-/// The weakest rule that a setting enforces; none if it releases nothing.
-fn enforced(sync: &SyncNames) -> Option<Rule> {
+/// The weakest rule by which commits are released while a setting is in force: `None` if which one that is is not known,
+/// `Some(None)` if none is released.
+pub(super) fn enforced(sync: &SyncNames) -> Option<Option<Rule>> {
     match sync {
-        SyncNames::Nobody => None,
-        SyncNames::Alone => Some(Rule::default()),
+        SyncNames::Nobody => Some(None),
+        SyncNames::Alone => Some(Some(Rule::default())),
+        // what an engine is seen with that is changing its setting
+        SyncNames::Any { quorum: 0, .. } => None,
+        SyncNames::Any { .. } => Some(view(sync)),
+    }
+}
+
+/// The rule by which a walsender releases commits that has this setting for its view. Where a leader acknowledges alone no
+/// walsender does: a session that commits does not even wait.
+fn view(sync: &SyncNames) -> Option<Rule> {
+    match sync {
+        SyncNames::Nobody | SyncNames::Alone => None,
         SyncNames::Any { quorum, standbys } => Some(Rule {
             leader: None,
             standbys: standbys.clone(),
@@ -35,8 +47,13 @@ fn enforced(sync: &SyncNames) -> Option<Rule> {
     }
 }
 
+/// Whether a commit released by one rule is one that another rule's proof finds. With the leader alone, every commit is.
+pub(super) fn covers(by: &Rule, one: &Rule) -> bool {
+    by.quorum == 0 || rule::widen(by, one) == *by
+}
+
 fn join(known: &mut Option<Rule>, sync: &SyncNames) {
-    if let Some(new) = enforced(sync) {
+    if let Some(new) = view(sync) {
         *known = Some(
             known
                 .as_ref()
@@ -49,7 +66,7 @@ impl Views {
     /// Those of an engine that is being started or promoted with this setting.
     pub(super) fn of(sync: &SyncNames) -> Views {
         Views {
-            any: enforced(sync),
+            any: view(sync),
             ending: None,
         }
     }
@@ -62,11 +79,9 @@ impl Views {
         }
     }
 
-    /// Whether a commit that any of them releases is one that this rule's proof finds. With the leader alone as its rule, every
-    /// commit is.
+    /// Whether a commit that any of them releases is one that this rule's proof finds.
     pub(super) fn covered_by(&self, by: &Rule) -> bool {
-        let covers = |views: &Rule| rule::widen(by, views) == *by;
-        by.quorum == 0 || self.any.as_ref().is_none_or(covers)
+        self.any.as_ref().is_none_or(|views| covers(by, views))
     }
 }
 
@@ -102,7 +117,7 @@ impl Instance {
         } else if self.mutation.is(Mutant::EndsOnlyLeavers) {
             old.retain(|dir| !to.standbys.contains(dir));
         }
-        self.served.views.ending = Some(self.sync_in_force().and_then(enforced));
+        self.served.views.ending = Some(self.sync_in_force().and_then(view));
         self.out.push(Effect::EndWalsenders(old));
         false
     }
@@ -147,10 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_alone_covers_everything_and_is_covered_by_nothing_else() {
+    fn the_leader_alone_covers_every_view_and_gives_walsenders_none() {
         let views = Views::of(&any(1, &["a"]));
         assert!(views.covered_by(&rule(0, &[])));
-        assert!(!Views::of(&SyncNames::Alone).covered_by(&rule(1, &["a"])));
+        assert!(Views::of(&SyncNames::Alone).covered_by(&rule(1, &["a"])));
         assert!(Views::of(&SyncNames::Nobody).covered_by(&rule(1, &["a"])));
+    }
+
+    #[test]
+    fn a_setting_in_force_is_covered_by_a_rule_that_asks_for_no_more() {
+        let covered =
+            |sync: &SyncNames, by: &Rule| enforced(sync).is_some_and(|it| it.is_none_or(|it| covers(by, &it)));
+        assert!(!covered(&SyncNames::Alone, &rule(1, &["a"])));
+        assert!(covered(&SyncNames::Alone, &rule(0, &["a"])));
+        assert!(covered(&SyncNames::Nobody, &rule(1, &["a"])));
+        assert!(covered(&any(2, &["a", "b"]), &rule(1, &["a", "b"])));
+        assert!(!covered(&any(0, &[]), &rule(0, &[])), "it is not known");
     }
 }
