@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use holdfast_bed::Host;
 use serde::{Deserialize, Serialize};
 
-use crate::house::SYSTEM;
+use crate::house::{House, SYSTEM};
 use crate::system::System;
 
 /// One fault, or two in a row.
@@ -110,7 +110,7 @@ impl Fault {
             Fault::Freeze | Fault::ReplicaFreeze => bed.freeze(Host::Node(node), Some(FROZEN))?,
             Fault::Stall => bed.stall(&bed.volume(namespace, &claim(system, &primary)?)?, STALLED)?,
             Fault::Switchover => system.switchover()?,
-            Fault::Drain => drain(system, node)?,
+            Fault::Drain => drain(system.house(), node)?,
             Fault::ReplicaEngine => drop(bed.kill(namespace, &replica, "postgres")?),
             Fault::ApiAway => bed.api_down()?,
             Fault::Operator => {
@@ -180,7 +180,8 @@ fn delete_pod(system: &dyn System, pod: &str) -> Result<()> {
     system.house().kubectl(&args).map(drop)
 }
 
-fn drain(system: &dyn System, node: u8) -> Result<()> {
+/// Drains a node as a person would, Pods of the operator's namespace aside; ends when all others are evicted.
+pub fn drain(house: &House, node: u8) -> Result<()> {
     let node = format!("node{node}");
     let selector = format!("--pod-selector=kubernetes.io/metadata.namespace!={SYSTEM}");
     let args = [
@@ -191,7 +192,7 @@ fn drain(system: &dyn System, node: u8) -> Result<()> {
         "--timeout=120s",
         &selector,
     ];
-    system.house().kubectl(&args).map(drop)
+    house.kubectl(&args).map(drop)
 }
 
 fn claim(system: &dyn System, pod: &str) -> Result<String> {

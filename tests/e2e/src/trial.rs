@@ -9,8 +9,8 @@ use crate::fault::Fault;
 use crate::system::System;
 use crate::writers::Writers;
 
-/// Clients that write all the time.
-const CLIENTS: u32 = 8;
+/// Clients that write all the time, unless said otherwise.
+pub const CLIENTS: u32 = 8;
 /// After this long without writes a system is said not to heal.
 const HEALS: Duration = Duration::from_secs(120);
 /// After this long members that are not fit are said not to come back.
@@ -48,8 +48,14 @@ pub fn more_rows(writers: &Writers, count: usize) -> Result<()> {
 
 /// Members fit, writers at work, the fault, writes again, the fault's end, members fit again, the verdict.
 pub fn run(system: &dyn System, fault: Fault) -> Result<Trial> {
+    run_with(system, fault, CLIENTS)
+}
+
+/// The same with so many writers: on a machine of few processors those that connect anew again and again take what a failover
+/// needs.
+pub fn run_with(system: &dyn System, fault: Fault, clients: u32) -> Result<Trial> {
     system.wait_fit(FIT).context("before the fault")?;
-    let writers = Writers::start(system.access()?, CLIENTS)?;
+    let writers = Writers::start(system.access()?, clients)?;
     more_rows(&writers, 200)?;
     let from = writers.now();
     let injected = fault

@@ -11,7 +11,7 @@ use holdfast_e2e::fault::Fault;
 use holdfast_e2e::patroni::{Patroni, Tuning};
 use holdfast_e2e::plot::{Row, svg};
 use holdfast_e2e::report::{lines, table};
-use holdfast_e2e::trial::{Trial, run};
+use holdfast_e2e::trial::{CLIENTS, Trial, run_with};
 use holdfast_e2e::{House, Set, System};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -33,6 +33,9 @@ struct Args {
     /// The faults.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Fault::Engine, Fault::Silent, Fault::Switchover, Fault::ReplicaSilent])]
     faults: Vec<Fault>,
+    /// Writers at work.
+    #[arg(long, default_value_t = CLIENTS)]
+    clients: u32,
     /// Figures go here. Those of systems that are not measured now stay in it, so that one may come after the other.
     #[arg(long, default_value = "target/bench/failover.json")]
     json: PathBuf,
@@ -88,7 +91,7 @@ fn measure(name: &str, system: &dyn System, args: &Args) -> Vec<Trial> {
     let mut trials = Vec::new();
     for number in 1..=args.runs {
         for fault in &args.faults {
-            match run(system, *fault) {
+            match run_with(system, *fault, args.clients) {
                 Ok(trial) => {
                     println!(
                         "{name} {number:>3} {:<16} outage {:>6.2} s{}",
