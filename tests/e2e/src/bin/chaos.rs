@@ -1,6 +1,6 @@
 //! Faults at random, with the ledger running; a report at the end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -8,8 +8,10 @@ use clap::{Parser, ValueEnum};
 use holdfast_bed::bed::Owner;
 use holdfast_e2e::fault::Fault;
 use holdfast_e2e::report::{lines, table};
+use holdfast_e2e::trial::Trial;
 use holdfast_e2e::{House, Set, trial};
 use rand::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Breaks a replica set at random, and tells whether every promise held.
 #[derive(Parser)]
@@ -23,12 +25,40 @@ struct Args {
     /// Only these faults, in turn instead of at random.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Fault>,
-    /// Keeps figures and the evidence of failures in this folder.
+    /// Keeps figures in this folder, and adds to those that are there: many runs may be done in parts.
     #[arg(long)]
     keep: Option<PathBuf>,
     /// The bed.
     #[arg(long, default_value = "chaos")]
     bed: String,
+}
+
+/// What all runs of a folder amount to.
+#[derive(Default, Deserialize, Serialize)]
+struct Kept {
+    /// One for each part.
+    seeds: Vec<u64>,
+    trials: Vec<Trial>,
+    /// Runs that broke a promise or did not come to an end.
+    failures: usize,
+}
+
+impl Kept {
+    fn open(dir: &Path) -> Result<Kept> {
+        let file = dir.join("chaos.json");
+        match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is not from this program; name another folder", file.display())),
+            Err(_) => Ok(Kept::default()),
+        }
+    }
+
+    fn write(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir)?;
+        std::fs::write(dir.join("chaos.json"), serde_json::to_vec_pretty(self)?)?;
+        std::fs::write(dir.join("chaos.md"), table(&lines(&self.trials)))?;
+        Ok(())
+    }
 }
 
 fn main() -> Result<()> {
@@ -41,8 +71,9 @@ fn main() -> Result<()> {
     house.namespace("chaos")?;
     let set = Set::apply(&house, "chaos", "db", 3, "")?;
     set.wait_ready(Duration::from_secs(240))?;
-    let mut trials = Vec::new();
-    let mut failures = 0;
+    let mut kept = args.keep.as_deref().map(Kept::open).transpose()?.unwrap_or_default();
+    kept.seeds.push(seed);
+    let before = kept.failures;
     for run in 1..=args.runs {
         let fault = match args.only.len() {
             0 => *Fault::value_variants().choose(&mut rng).context("no faults")?,
@@ -64,27 +95,26 @@ fn main() -> Result<()> {
                         .map(|v| format!("\n     BROKEN: {v}"))
                         .collect::<String>()
                 );
-                failures += usize::from(!trial.violations.is_empty());
-                trials.push(trial);
+                kept.failures += usize::from(!trial.violations.is_empty());
+                kept.trials.push(trial);
             }
             Err(error) => {
                 println!("{run:>4} {:<24} FAILED: {error:#}", fault.name());
-                failures += 1;
+                kept.failures += 1;
                 house.dump("chaos");
                 house.bed.heal_all()?;
             }
         }
         if let Some(dir) = &args.keep {
-            std::fs::create_dir_all(dir)?;
-            let report = serde_json::json!({"seed": seed, "trials": trials, "failures": failures});
-            std::fs::write(dir.join("chaos.json"), serde_json::to_vec_pretty(&report)?)?;
+            kept.write(dir)?;
         }
     }
-    let text = table(&lines(&trials));
-    println!("\n{text}\nseed {seed}, {failures} of {} runs failed", args.runs);
-    if let Some(dir) = &args.keep {
-        std::fs::write(dir.join("chaos.md"), text)?;
-    }
+    let failures = kept.failures - before;
+    println!(
+        "\n{}\nseed {seed}, {failures} of {} runs failed",
+        table(&lines(&kept.trials)),
+        args.runs
+    );
     ensure!(failures == 0, "{failures} runs failed");
     Ok(())
 }
