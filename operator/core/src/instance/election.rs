@@ -221,6 +221,9 @@ impl Instance {
         if own.term != term && !position::on_history(own, term, history) {
             return false;
         }
+        // What it says when it leads no more is its word, too; if it is there, it can be elected with all of its log.
+        let says = peer.filter(|p| p.last.dir.as_ref() == Some(old) && p.last.position.term == term);
+        let far = says.map_or(far, |p| far.max(p.last.position.lsn));
         let behind = far.0.saturating_sub(own.lsn.0);
         behind <= spec.maximum_lag_bytes || self.mutation.is(Mutant::AsyncWithoutBound)
     }
