@@ -30,13 +30,22 @@ impl Instance {
     pub(super) fn cut_off(&self) -> bool {
         let time = self.timings.fence;
         let api = self.register.contact.is_some_and(|at| self.now.since(at) <= time);
+        !api && !self.company_within(time)
+    }
+
+    /// Whether members enough were heard within `ms` that the record is not needed.
+    fn company_within(&self, ms: u64) -> bool {
         let alone = self.wants_async() || self.register.asynchronous;
-        let enough = if alone && !self.mutation.is(Mutant::AsyncTrustsMajority) {
-            self.everybody_within(time)
+        if alone && !self.mutation.is(Mutant::AsyncTrustsMajority) {
+            self.everybody_within(ms)
         } else {
-            self.majority_within(time)
-        };
-        !api && !enough
+            self.majority_within(ms)
+        }
+    }
+
+    /// Whether only the record keeps this leader from its fence: then it is read well before that is due.
+    pub(super) fn needs_the_record(&self) -> bool {
+        self.run == Run::Primary && !self.company_within(self.timings.detect)
     }
 
     /// Whether a majority of members has not been heard lately: the record is then read more often.

@@ -29,8 +29,6 @@ pub(super) struct Lead {
     pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
     pub again: bool,
-    /// How often the record was written in vain to open the gate: the answer came too late.
-    pub late: u32,
     /// The members that subscribers are kept behind, as last asked for.
     pub backing: Option<BTreeSet<MemberName>>,
     /// Standbys that could acknowledge, and when each was last seen to.
@@ -236,7 +234,6 @@ impl Instance {
                 backed: None,
                 opened: false,
                 again: false,
-                late: 0,
                 backing: None,
                 able: hoped.map(|dir| (dir.clone(), self.now)).collect(),
             });

@@ -40,9 +40,11 @@ pub(super) struct Register {
     pub operation: Option<Operation>,
     /// When the API server last answered.
     pub contact: Option<Moment>,
-    /// When it was last asked to read, or last had an answer: where answers take longer than the time between two reads,
+    /// When it was last asked to read, or had the answer to that: where answers take longer than the time between two reads,
     /// the next read must not take the place of every write.
     pub asked: Option<Moment>,
+    /// How long the answer to its last write took.
+    pub took: u64,
     /// When this member last wrote.
     pub written: Option<Moment>,
 }
@@ -150,7 +152,7 @@ impl Instance {
             }
         };
         self.register.contact = Some(self.now);
-        self.register.asked = Some(self.now);
+        self.register.took = self.now.since(asked);
         self.register.written = Some(self.now);
         self.register.ghost = false;
         self.register.told = false;
@@ -241,6 +243,8 @@ impl Instance {
             || self.isolated();
         let every = if hurried {
             self.timings.read_hurried
+        } else if self.needs_the_record() {
+            self.timings.detect
         } else {
             self.timings.read_quiet
         };
