@@ -11,6 +11,7 @@ use holdfast_ledger::{Attempt, Outage, Outcome, Row, Violation, judge, outages};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client};
 
+use crate::house::wait_for;
 use crate::sql::Access;
 
 /// A client that hears nothing for this long gives the row up as unknown and connects anew: what a careful application's
@@ -18,6 +19,9 @@ use crate::sql::Access;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Pause between two rows of one client, so that eight of them leave the machine time for its work.
 const PACE: Duration = Duration::from_millis(10);
+
+/// Service proxies that are behind for longer than this are broken.
+const PROXIES: Duration = Duration::from_secs(30);
 
 /// Writers at work.
 pub struct Writers {
@@ -44,9 +48,11 @@ pub struct Verdict {
 impl Writers {
     /// Makes the table and starts `clients` clients that write to whoever leads.
     pub fn start(access: Access, clients: u32) -> Result<Writers> {
-        access.query(
-            "create table if not exists ledger(id bigserial primary key, client int not null, number bigint not null); truncate ledger",
-        )?;
+        let sql = "create table if not exists ledger(id bigserial primary key, client int not null, number bigint not null); truncate ledger";
+        // The proxy of a node that was cut off a moment ago may still lead to the primary of before.
+        wait_for("a session that may write", PROXIES, || {
+            Ok(access.query(sql).map(drop).map_err(|error| format!("{error:#}")))
+        })?;
         let stop = Arc::new(AtomicBool::new(false));
         let history = Arc::new(Mutex::new(Vec::new()));
         let started = Instant::now();
