@@ -64,6 +64,7 @@ impl World {
         member.agent = Some(agent);
         member.boot = self.now;
         member.leapt = 0;
+        member.dark = false;
         member.told = 0;
         member.fresh = false;
         member.look_id += 1;
@@ -85,10 +86,41 @@ impl World {
         from == to || self.weather.cut[from][to] <= self.now
     }
 
-    /// Sends a message: it may be lost, late, doubled.
+    /// Whether a connection to that member's agent is refused: its machine answers, and nobody listens.
+    fn refuses(&self, from: usize, to: usize) -> bool {
+        let member = &self.members[to];
+        let gone = member.agent.is_none() && member.present && !member.dark && member.frozen <= self.now;
+        let turned_away = self.weather.reject[from][to] > self.now;
+        (gone || turned_away) && self.passes(from, to) && self.passes(to, from)
+    }
+
+    fn tell_refused(&mut self, from: usize, to: usize) {
+        let mut delay = 1 + self.rng.below(4);
+        if self.weather.lossy > self.now {
+            delay += self.rng.below(200);
+        }
+        let (epoch, by) = (self.members[from].epoch, self.members[to].name.clone());
+        let event = Event::Refused { by };
+        self.push(delay, Ev::Agent { m: from, epoch, event });
+    }
+
+    /// An agent's process is gone: its peers' connections break, and new ones are refused.
+    pub(crate) fn hangs_up(&mut self, m: usize) {
+        for other in 0..self.members.len() {
+            let here = other != m && self.members[other].agent.is_some();
+            if here && self.refuses(other, m) && self.rng.chance(900) {
+                self.tell_refused(other, m);
+            }
+        }
+    }
+
+    /// Sends a message: it may be refused, lost, late, doubled.
     pub fn send(&mut self, from: usize, to: usize, message: Message) {
         if !self.passes(from, to) {
             return;
+        }
+        if self.refuses(from, to) {
+            return self.tell_refused(from, to);
         }
         let mut delay = 1 + self.rng.below(4);
         if self.weather.lossy > self.now {

@@ -74,7 +74,7 @@ impl World {
     /// Slots are made and dropped; one in use stays.
     pub(crate) fn slots_set(&mut self, m: usize, epoch: u32, slots: BTreeSet<MemberName>) {
         let full = self.members[m].full > self.now;
-        let runs = self.members[m].engine.run == Run::Primary;
+        let runs = matches!(self.members[m].engine.run, Run::Primary | Run::Standby);
         if runs && !full {
             let used: Vec<MemberName> = self
                 .walsenders(m)

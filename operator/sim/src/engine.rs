@@ -228,8 +228,7 @@ impl World {
         dir.append(noise);
         dir.flushed = dir.log.len();
         if keeps > 0 {
-            // A standby keeps no slots, and no more log than it may need itself.
-            dir.slots.clear();
+            // A standby keeps no more log than it may need itself.
             dir.gone = dir.gone.max(end.saturating_sub(keeps));
         }
         member.engine.run = Run::Primary;
@@ -251,6 +250,11 @@ impl World {
         }
         if let Some(id) = self.members[m].engine.receiver.take() {
             self.conns.retain(|conn| conn.id != id);
+        }
+        let came: Vec<u64> = self.walsenders(m).map(|conn| conn.id).collect();
+        for conn in came {
+            let delay = self.rng.range(1, 40);
+            self.push(delay, Ev::GoesOver { conn });
         }
         self.tell_done(m, epoch, Work::Promote, true);
         self.engine_changed(m);

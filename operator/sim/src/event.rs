@@ -159,6 +159,9 @@ pub enum Ev {
     KeepAlive {
         conn: u64,
     },
+    GoesOver {
+        conn: u64,
+    },
     LocalFlush {
         m: usize,
         run: u32,

@@ -21,6 +21,8 @@ pub enum Fault {
     CutOneWay { from: usize, to: usize, lasts: u64 },
     /// Nothing passes between them.
     Cut { one: usize, other: usize, lasts: u64 },
+    /// Their agents refuse each other's connections, as a network policy may.
+    Reject { one: usize, other: usize, lasts: u64 },
     /// A member reaches no other; with `api` not the API server either.
     Isolate { member: usize, api: bool, lasts: u64 },
     /// These reach each other, but neither the others nor the API server.
@@ -91,6 +93,7 @@ impl Fault {
             Fault::Freeze { lasts, .. }
             | Fault::CutOneWay { lasts, .. }
             | Fault::Cut { lasts, .. }
+            | Fault::Reject { lasts, .. }
             | Fault::Isolate { lasts, .. }
             | Fault::CutApi { lasts, .. }
             | Fault::Split { lasts, .. }
@@ -151,7 +154,8 @@ impl Fault {
             Fault::CutOneWay {
                 from: one, to: other, ..
             }
-            | Fault::Cut { one, other, .. } => {
+            | Fault::Cut { one, other, .. }
+            | Fault::Reject { one, other, .. } => {
                 *one = at(*one);
                 *other = at(*other);
             }

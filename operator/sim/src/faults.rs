@@ -70,6 +70,11 @@ impl World {
                 self.cut(one, other, now + lasts);
                 self.cut(other, one, now + lasts);
             }
+            Fault::Reject { one, other, lasts } if one != other => {
+                self.weather.reject[one][other] = now + lasts;
+                self.weather.reject[other][one] = now + lasts;
+            }
+            Fault::Reject { .. } => {}
             Fault::Isolate { member, api, lasts } => {
                 for other in 0..self.members.len() {
                     self.cut(member, other, now + lasts);
@@ -206,8 +211,10 @@ impl World {
                 return self.pod_gone(m);
             }
             member.epoch += 1;
+            member.dark = power;
             let epoch = member.epoch;
             self.push(down, Ev::AgentStart { m, epoch });
+            self.hangs_up(m);
         }
     }
 
@@ -226,6 +233,7 @@ impl World {
         member.epoch += 1;
         let (epoch, down) = (member.epoch, self.rng.range(100, 1_500));
         self.push(down, Ev::AgentStart { m, epoch });
+        self.hangs_up(m);
     }
 
     fn lose_volume(&mut self, m: usize) {

@@ -126,7 +126,8 @@ impl World {
         let n = self.members.len();
         self.weather.api_cut.resize(n, 0);
         self.weather.cut.resize(n, Vec::new());
-        for row in &mut self.weather.cut {
+        self.weather.reject.resize(n, Vec::new());
+        for row in self.weather.cut.iter_mut().chain(&mut self.weather.reject) {
             row.resize(n, 0);
         }
         for m in 0..n {

@@ -102,6 +102,8 @@ pub struct Conn {
     pub sent: usize,
     pub flushed: usize,
     pub streaming: bool,
+    /// It came before this primary was promoted, and has not gone over to the new timeline: it counts for nobody.
+    pub past: bool,
     /// The standby's end is gone without a word (power cut); the walsender does not know yet.
     pub ghost: bool,
     /// When both ends last heard each other.
@@ -122,6 +124,8 @@ pub struct Member {
     pub rate: u64,
     /// Its clock has leapt ahead by so much since it booted.
     pub leapt: u64,
+    /// Its machine is without power: nothing there answers.
+    pub dark: bool,
     /// The Pod exists.
     pub present: bool,
     /// The Pod is being deleted.
@@ -193,6 +197,7 @@ impl Member {
             boot: 0,
             rate: 1000,
             leapt: 0,
+            dark: false,
             present: true,
             deleting: false,
             leaving: false,

@@ -269,7 +269,12 @@ impl Plan {
             1 => rng.range(600, 4_000),
             _ => rng.range(3_000, 9_000),
         };
-        match rng.below(38) {
+        match rng.below(39) {
+            38 => Fault::Reject {
+                one: member,
+                other,
+                lasts,
+            },
             37 => Fault::Split {
                 away: (0..members).filter(|m| *m == member || rng.chance(400)).collect(),
                 lasts: rng.range(1_000, 15_000),

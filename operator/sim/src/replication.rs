@@ -29,6 +29,10 @@ impl World {
         if let Some(id) = self.members[m].engine.receiver.take() {
             self.conns.retain(|conn| conn.id != id);
         }
+        if upstream.is_some() {
+            // Who came to it as a candidate is sent away first: it is none any more.
+            self.sends_away(m);
+        }
         let member = &mut self.members[m];
         if let Some(dir) = &mut member.dir {
             dir.flushed = dir.log.len();
@@ -38,6 +42,17 @@ impl World {
         let run = member.engine.epoch;
         self.push(1, Ev::Connect { m, run });
         self.tell_done(m, epoch, Work::Follow, !full);
+    }
+
+    /// A standby keeps no slots, and sends nobody anything.
+    fn sends_away(&mut self, m: usize) {
+        if let Some(dir) = &mut self.members[m].dir {
+            dir.slots.clear();
+        }
+        let ends: Vec<u64> = self.walsenders(m).map(|conn| conn.id).collect();
+        for conn in ends {
+            self.break_conn(conn);
+        }
     }
 
     /// A receiver connects, if the primary's history allows.
@@ -62,7 +77,9 @@ impl World {
             .as_ref()
             .and_then(|dir| dir.slots.get(&self.members[m].name));
         let held = slot.is_some_and(Option::is_some);
-        if taken || slot.is_none() || !reached || primary.engine.run != Run::Primary || primary.engine.stopping {
+        // A candidate that is promoted in a moment has slots, too.
+        let sends = matches!(primary.engine.run, Run::Primary | Run::Standby);
+        if taken || slot.is_none() || !reached || !sends || primary.engine.stopping {
             return self.push(again, Ev::Connect { m, run });
         }
         let (Some(own), Some(theirs)) = (&self.members[m].dir, &primary.dir) else {
@@ -97,12 +114,18 @@ impl World {
         {
             return self.violated("I7", format!("m{m} and m{p} have different content under one timeline"));
         }
+        let past = primary.engine.run == Run::Standby;
         let conn = Conn {
             id,
             primary: p,
             standby: m,
             dir: own.id.clone(),
-            view: primary.engine.configured.clone(),
+            view: if past {
+                SyncNames::Alone
+            } else {
+                primary.engine.configured.clone()
+            },
+            past,
             sent: start,
             flushed: own.flushed,
             streaming: false,
@@ -119,6 +142,36 @@ impl World {
         self.members[m].engine.diverged = None;
         self.conns.push(conn);
         self.push(500, Ev::KeepAlive { conn: id });
+        self.send_log(id);
+    }
+
+    /// The standby goes over to the timeline that its primary was promoted to, on the connection that it has.
+    pub(crate) fn goes_over(&mut self, id: u64) {
+        let Some(i) = self.conn(id) else { return };
+        let (p, s) = (self.conns[i].primary, self.conns[i].standby);
+        if self.members[s].engine.receiver != Some(id) {
+            return;
+        }
+        if !self.passes(p, s) || !self.passes(s, p) || self.members[s].frozen > self.now {
+            return self.push(50, Ev::GoesOver { conn: id });
+        }
+        let (primary, have) = (&self.members[p], self.conns[i].sent);
+        let Some(theirs) = &primary.dir else { return };
+        let (timeline, history) = (theirs.timeline, theirs.history.clone());
+        let fork = history.last().map_or(0, |(_, end)| end.0 as usize);
+        if have > fork {
+            self.members[s].engine.diverged = Some(Refusal {
+                why: "requested starting point is not in this server's history".to_owned(),
+                removed: false,
+            });
+            return self.break_conn(id);
+        }
+        self.conns[i].view = primary.engine.configured.clone();
+        self.conns[i].past = false;
+        if let Some(dir) = &mut self.members[s].dir {
+            dir.timeline = timeline;
+            dir.history = history;
+        }
         self.send_log(id);
     }
 
@@ -143,8 +196,12 @@ impl World {
             return;
         };
         let (start, m) = (conn.sent, conn.standby);
-        let recs: Vec<Rec> = dir.log[start.min(dir.flushed)..dir.flushed].to_vec();
-        conn.sent = dir.flushed;
+        // Of the new timeline nothing is sent before the standby asks for that.
+        let fork = dir.history.last().map_or(0, |(_, end)| end.0 as usize);
+        let promoted = conn.past && self.members[conn.primary].engine.run == Run::Primary;
+        let upto = if promoted { fork.min(dir.flushed) } else { dir.flushed };
+        let recs: Vec<Rec> = dir.log[start.min(upto)..upto].to_vec();
+        conn.sent = start.max(upto);
         conn.next[0] = conn.next[0].max(self.now + delay);
         let delay = conn.next[0] - self.now;
         self.push(
@@ -245,7 +302,7 @@ impl World {
         }
         let mut flushed: Vec<usize> = self
             .walsenders(p)
-            .filter(|c| standbys.contains(&c.dir))
+            .filter(|c| !c.past && standbys.contains(&c.dir))
             .map(|c| c.flushed)
             .collect();
         flushed.sort_unstable_by(|a, b| b.cmp(a));

@@ -225,6 +225,7 @@ impl World {
                 engine.configured = sync;
             }
             StartAs::Standby { upstream } => {
+                dir.slots.clear();
                 engine.upstream = upstream;
                 engine.sync = SyncNames::Alone;
             }

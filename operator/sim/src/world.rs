@@ -15,6 +15,8 @@ use crate::store::Store;
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
     pub cut: Vec<Vec<u64>>,
+    /// Connections of agents are refused, though both are there.
+    pub reject: Vec<Vec<u64>>,
     pub api_cut: Vec<u64>,
     pub api_down: u64,
     pub api_flaky: u64,
@@ -96,6 +98,7 @@ impl World {
         };
         let weather = Weather {
             cut: vec![vec![0; n]; n],
+            reject: vec![vec![0; n]; n],
             api_cut: vec![0; n],
             ..Weather::default()
         };
@@ -264,6 +267,7 @@ impl World {
             Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),
             Ev::Ack { conn, m, flushed } => self.ack(conn, m, flushed),
             Ev::KeepAlive { conn } => self.keep_alive(conn),
+            Ev::GoesOver { conn } => self.goes_over(conn),
             Ev::LocalFlush { m, run, upto } if self.is_run(m, run) => self.local_flush(m, upto),
             Ev::Client { m, run } if self.is_run(m, run) => self.client(m),
             Ev::Strike { n } => self.strike(n),

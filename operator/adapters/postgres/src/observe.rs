@@ -121,6 +121,7 @@ impl Observer {
             self.pg.reload()?;
             if standby {
                 replication::drop_all_slots(session).await?;
+                self.pg.wish().keeps_slots = false;
                 let follows = self.pg.has_logical_slots() && self.pg.wish().upstream.is_some();
                 if follows && let Err(e) = self.pg.drop_stale(session).await {
                     // The next start, or the next leader to follow, tries again.

@@ -88,6 +88,8 @@ pub(crate) struct Wish {
     pub checkpoint_due: bool,
     /// The WAL receiver is being stopped and might still run.
     pub sealing: bool,
+    /// There may be slots of members: of a primary, a candidate, or a former process.
+    pub keeps_slots: bool,
     /// The members that logical subscribers are kept behind.
     pub behind: BTreeSet<MemberName>,
     /// The directory was a primary's when its engine was started as a standby, and it has followed nobody since.
@@ -250,6 +252,7 @@ impl Pg {
             wish.stopping = false;
             wish.sealing = false;
             wish.checkpoint_due = false;
+            wish.keeps_slots = true;
         }
         prepare_directory(self.layout(), standby)?;
         self.heard.forget();

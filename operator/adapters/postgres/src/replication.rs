@@ -29,6 +29,11 @@ impl Pg {
     /// Running standby: takes log from `Some`, or stops the WAL receiver and takes from nobody.
     pub async fn follow(&self, upstream: Option<Upstream>) -> Result<()> {
         let seal = upstream.is_none();
+        if !seal && std::mem::take(&mut self.wish().keeps_slots) {
+            // It was a candidate: who came to it then must not get another leader's log through it.
+            let session = self.session("holdfast agent work", DEADLINE).await?;
+            drop_all_slots(&session).await?;
+        }
         if !seal && self.has_logical_slots() {
             // Before the engine begins to copy the upstream's slots, which may have the same names.
             let session = self.session("holdfast agent work", DEADLINE).await?;
@@ -201,9 +206,10 @@ impl Pg {
         Ok(())
     }
 
-    /// Running primary: exactly these members' slots exist. One that lost its log is made anew; one in use by a stranger is
+    /// Running primary, or candidate: exactly these members' slots exist. One that lost its log is made anew; one in use by a stranger is
     /// left for the next time.
     pub async fn slots(&self, members: &BTreeSet<MemberName>) -> Result<()> {
+        self.wish().keeps_slots = true;
         let session = self.session("holdfast agent work", DEADLINE).await?;
         let wanted: Vec<String> = members.iter().map(slot_name).collect();
         let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
@@ -234,10 +240,20 @@ async fn make_slots(session: &Session, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A standby needs none of the slots that it made as a primary; they would hold its log for ever.
+/// A standby needs none of the slots that it made as a primary or as a candidate; they would hold its log for ever. Whoever
+/// streams by one is sent away.
 pub(crate) async fn drop_all_slots(session: &Session) -> Result<()> {
-    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-               WHERE slot_type = 'physical' AND NOT temporary AND NOT active";
-    within(DEADLINE, session.query(sql, &[])).await?;
-    Ok(())
+    let end = "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots \
+               WHERE slot_type = 'physical' AND NOT temporary AND active";
+    let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                WHERE slot_type = 'physical' AND NOT temporary AND NOT active";
+    for _ in 0..20 {
+        let busy: i64 = within(DEADLINE, session.query_one(end, &[])).await?.try_get(0)?;
+        within(DEADLINE, session.query(drop, &[])).await?;
+        if busy == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Error::State("walsenders do not end".to_owned()))
 }

@@ -67,6 +67,17 @@ impl Instance {
         (leads && writes && self.live(&record.leader)).then_some(&peer.last)
     }
 
+    /// Whether the candidate, not promoted yet, ends its log where this member's ends.
+    fn offered(&self, record: &Record, own: Position) -> bool {
+        let peer = self.peers.of.get(&record.leader).map(|peer| &peer.last);
+        let Some(last) = peer.filter(|last| last.role == Role::Candidate && last.term == record.term) else {
+            return false;
+        };
+        let behind = |at: Position| at.term == own.term && own.lsn <= at.lsn;
+        let fits = |at: Position| at == own || (self.mutation.is(Mutant::AttachesBehind) && behind(at));
+        record.phase == Phase::Promoting && self.live(&record.leader) && last.offers.is_some_and(fits)
+    }
+
     fn upstream(&self, record: &Record) -> Option<Upstream> {
         let address = self.address(&record.leader)?;
         Some(Upstream {
@@ -137,7 +148,8 @@ impl Instance {
     /// 1. It follows this term already: keep the upstream's address right; a log that the engine refuses is rewound. One that is
     ///    refused after that, or because the leader has no more what it lacks, is cloned.
     /// 2. It must first follow nobody, so that its position is certain.
-    /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows.
+    /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows. While the candidate is still being
+    ///    promoted only a log that ends where the candidate's does: what else it took would be an older term's, and it could not tell.
     /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
     fn attach(&mut self, record: &Record, seen: &StandbySeen) {
         let Run::Standby { upstream: now } = &self.run else {
@@ -181,11 +193,13 @@ impl Instance {
         if self.following > 0 || seen.receiving {
             return;
         }
-        let Some(history) = self.leader_speaks(record).map(|beat| beat.history.clone()) else {
-            return;
-        };
         let own = self.position();
-        if position::on_history(own, record.term, &history) {
+        let on = match self.leader_speaks(record) {
+            Some(beat) => position::on_history(own, record.term, &beat.history),
+            None if self.offered(record, own) => true,
+            None => return,
+        };
+        if on {
             let term = record.term;
             return self.persist(|disk| {
                 disk.term = disk.term.max(term);

@@ -24,7 +24,14 @@ impl Instance {
         }
         let led = self.peers.of.get(&record.leader).and_then(|peer| peer.led);
         let heard = led.is_some_and(|(term, at)| term == record.term && self.now.since(at) <= self.timings.detect);
-        heard && !self.leader_says_dead(record)
+        heard && !self.leader_says_dead(record) && !self.leader_gone(record)
+    }
+
+    /// Nobody listens where the leader was heard a moment ago: its agent, and with it its engine, is gone. It says no more than
+    /// silence does, only sooner: a network policy may refuse, too.
+    fn leader_gone(&self, record: &Record) -> bool {
+        let refused = self.peers.of.get(&record.leader).and_then(|peer| peer.refused);
+        refused.is_some_and(|at| at >= self.watch_since)
     }
 
     /// The leader's own agent says that its engine is down: nobody waits for a time-out.
@@ -37,7 +44,7 @@ impl Instance {
 
     /// Opens an election if the leader is lost, and tells if that has been in vain for long, in this order:
     ///
-    /// 1. It says itself that its engine is down, or was not heard healthy for the time of detection.
+    /// 1. It says itself that its engine is down, its machine refuses connections, or it was not heard healthy for the time of detection.
     /// 2. Only a member that could itself be sealed, or has something to put back, opens one, and only when those heard lately could prove it, or a person
     ///    has given up those that are not there.
     /// 3. While a peer says that it hears the leader, one cut link is the likelier reason (unless the leader itself said so).
@@ -51,7 +58,7 @@ impl Instance {
             .and_then(|peer| peer.led)
             .filter(|(t, _)| *t == record.term);
         let last = led.map_or(self.watch_since, |(_, at)| at.max(self.watch_since));
-        let silent = self.now.since(last) > self.timings.detect;
+        let silent = self.now.since(last) > self.timings.detect || self.leader_gone(record);
         if !dead && !silent {
             self.lost_since = None;
             return None;

@@ -204,7 +204,8 @@ impl Instance {
         let leader = self.member_of(old);
         let peer = self.peers.of.get(&leader);
         let no_primary = |role| matches!(role, Role::Sealed | Role::Replica | Role::Preparing);
-        let knows = peer.is_some_and(|p| p.last.term >= record.term && no_primary(p.last.role));
+        let refused = |p: &super::peers::Peer| p.refused.is_some() && self.mutation.is(Mutant::AsyncByRefusal);
+        let knows = peer.is_some_and(|p| (p.last.term >= record.term && no_primary(p.last.role)) || refused(p));
         let silent = self
             .now
             .since(peer.map_or(self.watch_since, |p| p.heard).max(self.started_at()))

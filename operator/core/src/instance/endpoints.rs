@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::failover::{MemberName, Rule, Term};
+use crate::failover::{MemberName, Position, Record, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
-use super::event::PrimarySeen;
+use super::event::{Engine, PrimarySeen, WorkResult};
 use super::machine::Instance;
+use super::message::Role;
 use super::walsenders::Views;
 
 /// What this member has made its engine and its Services be, so that only changes are asked for.
@@ -25,6 +26,8 @@ pub(super) struct Served {
     pub gate: bool,
     /// Gate calls under way, in order: opening, or closing.
     pub gating: VecDeque<bool>,
+    /// The term before whose promotion slots were asked for, and whether they are there.
+    pub early: Option<(Term, bool)>,
     /// As last published.
     pub endpoints: Option<Endpoints>,
     /// As last asked for, in which run of the engine, and when.
@@ -121,6 +124,36 @@ impl Instance {
             let slots: BTreeSet<MemberName> = others().cloned().collect();
             self.out.push(Effect::Slots(slots.clone()));
             self.served.slots = Some((since, slots, self.now));
+        }
+    }
+
+    /// A candidate makes the slots of its members before it is promoted, so that they can come while it is.
+    pub(super) fn make_slots_early(&mut self, record: &Record) {
+        if self.served.early.is_some_and(|(term, _)| term == record.term) || self.served.slotting {
+            return;
+        }
+        self.served.early = Some((record.term, false));
+        self.served.slotting = true;
+        self.out.push(Effect::Slots(self.others().into_iter().collect()));
+    }
+
+    pub(super) fn slotted(&mut self, result: &WorkResult) {
+        self.served.slotting = false;
+        if let (Some((_, there)), WorkResult::Ok { .. }) = (&mut self.served.early, result) {
+            *there = true;
+        }
+    }
+
+    /// Where a candidate's log ends for good, while its engine is a standby that has slots for its members. Not before all of it is
+    /// replayed: of a record that is there in part the promotion would leave nothing.
+    pub(super) fn offers(&self) -> Option<Position> {
+        let term = self.record()?.term;
+        match &*self.engine {
+            Engine::Standby(seen) if self.role == Role::Candidate && self.served.early == Some((term, true)) => {
+                let whole = seen.replayed == seen.flushed && !seen.receiving && self.following == 0;
+                whole.then(|| self.position())
+            }
+            _ => None,
         }
     }
 }

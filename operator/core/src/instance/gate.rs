@@ -239,6 +239,7 @@ mod tests {
             healthy: true,
             hears_leader: true,
             history: Vec::new(),
+            offers: None,
             address: None,
         }
     }

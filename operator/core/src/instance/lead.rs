@@ -87,12 +87,14 @@ impl Instance {
     }
 
     /// Promotes, in this order: what this directory becomes is durable first (`led`, and where the new term's part of the
-    /// log begins), then the engine is promoted; a promotion that failed is another election's matter.
+    /// log begins), then the engine is promoted; a promotion that failed is another election's matter. Members whose log ends where
+    /// this one's does may come meanwhile.
     fn promote(&mut self, record: &Record) {
         self.wait(Why::Promoting { term: record.term });
         if self.served.promotion_failed == Some(record.term) {
             return self.give_up_promotion(record);
         }
+        self.make_slots_early(record);
         if self.disk.led != Some(record.term) {
             let (term, base) = (record.term, self.position());
             return self.persist(|disk| {

@@ -202,6 +202,7 @@ impl Instance {
             Event::Engine(engine) => self.on_engine(engine),
             Event::Done { work, result } => self.on_done(work, result),
             Event::Message { from, message } => self.on_message(from, message),
+            Event::Refused { by } => self.on_refused(&by),
             Event::Shutdown => self.shutdown = Some(self.shutdown.unwrap_or(self.now)),
         }
     }
@@ -251,7 +252,7 @@ impl Instance {
             Work::Follow => return self.followed(&result),
             Work::SetSync | Work::EndWalsenders => return self.on_changed(work, &result),
             Work::Gate => return self.on_gate(&result),
-            Work::Slots => return self.served.slotting = false,
+            Work::Slots => return self.slotted(&result),
             Work::DropAside => return self.dropped(result),
             _ => {}
         }

@@ -15,6 +15,8 @@ pub enum Mutant {
     ElectsBehind,
     /// A member claims the term it follows before a record of it has arrived.
     ClaimsFollowing,
+    /// A member takes a candidate's log before that is promoted though its own ends earlier.
+    AttachesBehind,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -94,19 +96,22 @@ pub enum Mutant {
     AsyncByWish,
     /// `Async`: elects without waiting for the lease.
     AsyncWithoutLease,
+    /// `Async`: a leader whose machine refuses connections is taken for dead.
+    AsyncByRefusal,
     /// `Async`: elects however far behind.
     AsyncWithoutBound,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 46] = [
+    pub const ALL: [Mutant; 48] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
         Mutant::LsnOnly,
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
+        Mutant::AttachesBehind,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
@@ -146,6 +151,7 @@ impl Mutant {
         Mutant::AsyncTrustsMajority,
         Mutant::AsyncByWish,
         Mutant::AsyncWithoutLease,
+        Mutant::AsyncByRefusal,
         Mutant::AsyncWithoutBound,
     ];
 }

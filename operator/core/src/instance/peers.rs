@@ -20,6 +20,8 @@ pub(super) struct Peer {
     pub last: Heartbeat,
     /// When that came.
     pub heard: Moment,
+    /// When its machine refused a connection, if nothing was heard of it since.
+    pub refused: Option<Moment>,
     /// When it last said that it is a healthy leader or candidate, and of which term.
     pub led: Option<(Term, Moment)>,
 }
@@ -69,9 +71,18 @@ impl Instance {
             Peer {
                 last: beat,
                 heard: self.now,
+                refused: None,
                 led,
             },
         );
+    }
+
+    /// A peer's machine refuses connections: news of one that was heard just before, so that its address is known to be right.
+    pub(super) fn on_refused(&mut self, by: &MemberName) {
+        let (now, detect) = (self.now, self.timings.detect);
+        if let Some(peer) = self.peers.of.get_mut(by).filter(|peer| now.since(peer.heard) <= detect) {
+            peer.refused = peer.refused.or(Some(now));
+        }
     }
 
     /// Whether a peer was heard lately.
