@@ -35,7 +35,6 @@ pub enum Job {
     EndWalsenders(BTreeSet<DirId>),
     /// Open or close, and when that was asked for.
     Gate(bool, Instant),
-    Slots(BTreeSet<MemberName>),
     HoldSubscribers(BTreeSet<MemberName>),
 }
 
@@ -44,6 +43,7 @@ pub struct Hands {
     queue: UnboundedSender<Job>,
     stops: UnboundedSender<Job>,
     disk: UnboundedSender<DiskState>,
+    slots: UnboundedSender<BTreeSet<MemberName>>,
 }
 
 impl Hands {
@@ -52,6 +52,7 @@ impl Hands {
         let (queue, jobs) = unbounded_channel();
         let (stops, urgent) = unbounded_channel();
         let (disk, states) = unbounded_channel();
+        let (slots, wanted) = unbounded_channel();
         let worker = Worker {
             pg: Arc::clone(pg),
             inbox: inbox.clone(),
@@ -59,7 +60,14 @@ impl Hands {
         };
         tokio::spawn(worker.run(jobs, urgent));
         tokio::spawn(persist(Arc::clone(pg), inbox.clone(), states));
-        Hands { queue, stops, disk }
+        let metrics = Arc::clone(metrics);
+        tokio::spawn(keep_slots(Arc::clone(pg), inbox.clone(), metrics, wanted));
+        Hands {
+            queue,
+            stops,
+            disk,
+            slots,
+        }
     }
 
     /// Takes an effect that is work on the engine; gives back any other.
@@ -85,7 +93,10 @@ impl Hands {
             Effect::SetSync(sync) => Job::SetSync(sync),
             Effect::EndWalsenders(dirs) => Job::EndWalsenders(dirs),
             Effect::Gate { open } => Job::Gate(open, Instant::now()),
-            Effect::Slots(members) => Job::Slots(members),
+            Effect::Slots(members) => {
+                let _ = self.slots.send(members);
+                return None;
+            }
             Effect::HoldSubscribers(behind) => Job::HoldSubscribers(behind),
             other => return Some(other),
         };
@@ -102,6 +113,24 @@ async fn persist(pg: Arc<Pg>, inbox: Inbox, mut states: UnboundedReceiver<DiskSt
             Err(e) => failed(&e),
         };
         let work = Work::Persist;
+        hand(&inbox, Event::Done { work, result });
+    }
+}
+
+/// Slots are files, each of them synced several times: a promotion need not wait for them.
+async fn keep_slots(
+    pg: Arc<Pg>,
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    mut wanted: UnboundedReceiver<BTreeSet<MemberName>>,
+) {
+    while let Some(members) = wanted.recv().await {
+        let result = plain(pg.slots(&members).await);
+        if let WorkResult::Failed { why, permanent } = &result {
+            metrics.failed("Slots");
+            tracing::warn!(work = "Slots", permanent, "work failed: {why}");
+        }
+        let work = Work::Slots;
         hand(&inbox, Event::Done { work, result });
     }
 }
@@ -180,7 +209,6 @@ impl Worker {
             // Asked for before the machine was frozen, say: another may lead by now.
             Job::Gate(true, asked) if asked.elapsed() > LATE => return late(),
             Job::Gate(open, _) => return plain(pg.gate(open).await),
-            Job::Slots(members) => return plain(pg.slots(&members).await),
             Job::HoldSubscribers(behind) => return plain(pg.hold_subscribers(behind)),
         };
         match done {
@@ -209,7 +237,6 @@ impl Job {
             Job::SetSync(_) => Some(Work::SetSync),
             Job::EndWalsenders(_) => Some(Work::EndWalsenders),
             Job::Gate(..) => Some(Work::Gate),
-            Job::Slots(_) => Some(Work::Slots),
             Job::HoldSubscribers(_) => None,
         }
     }

@@ -108,6 +108,8 @@ pub struct Pg {
     /// Held while the state file is read and written.
     disk: Arc<Mutex<()>>,
     process: watch::Sender<Process>,
+    /// Held while slots are made or dropped.
+    pub(crate) slots: tokio::sync::Mutex<()>,
 }
 
 impl Pg {
@@ -125,6 +127,7 @@ impl Pg {
             heard: Heard::default(),
             wish: Mutex::new(wish),
             disk: Arc::default(),
+            slots: tokio::sync::Mutex::default(),
             process: watch::Sender::new(Process::Down { clean: false }),
         }))
     }

@@ -29,10 +29,8 @@ impl Pg {
     /// Running standby: takes log from `Some`, or stops the WAL receiver and takes from nobody.
     pub async fn follow(&self, upstream: Option<Upstream>) -> Result<()> {
         let seal = upstream.is_none();
-        if !seal && std::mem::take(&mut self.wish().keeps_slots) {
-            // It was a candidate: who came to it then must not get another leader's log through it.
-            let session = self.session("holdfast agent work", DEADLINE).await?;
-            drop_all_slots(&session).await?;
+        if !seal {
+            self.send_away().await?;
         }
         if !seal && self.has_logical_slots() {
             // Before the engine begins to copy the upstream's slots, which may have the same names.
@@ -52,6 +50,17 @@ impl Pg {
         if seal {
             self.stop_receiver().await?;
             self.wish().sealing = false;
+        }
+        Ok(())
+    }
+
+    /// Standby: who came to it when it was a candidate must not get another leader's log through it.
+    async fn send_away(&self) -> Result<()> {
+        let _one = self.slots.lock().await;
+        if self.wish().keeps_slots {
+            let session = self.session("holdfast agent work", DEADLINE).await?;
+            drop_all_slots(&session).await?;
+            self.wish().keeps_slots = false;
         }
         Ok(())
     }
@@ -209,6 +218,7 @@ impl Pg {
     /// Running primary, or candidate: exactly these members' slots exist. One that lost its log is made anew; one in use by a stranger is
     /// left for the next time.
     pub async fn slots(&self, members: &BTreeSet<MemberName>) -> Result<()> {
+        let _one = self.slots.lock().await;
         self.wish().keeps_slots = true;
         let session = self.session("holdfast agent work", DEADLINE).await?;
         let wanted: Vec<String> = members.iter().map(slot_name).collect();
@@ -221,6 +231,7 @@ impl Pg {
 
     /// Every other member's slot exists.
     pub(crate) async fn make_slots(&self, session: &Session) -> Result<()> {
+        let _one = self.slots.lock().await;
         let others = self.wish().members.clone();
         let others = others.iter().filter(|m| **m != self.settings.member);
         make_slots(session, &others.map(slot_name).collect::<Vec<_>>()).await

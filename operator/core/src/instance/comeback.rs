@@ -67,15 +67,24 @@ impl Instance {
         (leads && writes && self.live(&record.leader)).then_some(&peer.last)
     }
 
-    /// Whether the candidate, not promoted yet, ends its log where this member's ends.
-    fn offered(&self, record: &Record, own: Position) -> bool {
-        let peer = self.peers.of.get(&record.leader).map(|peer| &peer.last);
-        let Some(last) = peer.filter(|last| last.role == Role::Candidate && last.term == record.term) else {
+    /// Whether the candidate, by its seal, ends its log where this member's ends.
+    fn ends_alike(&self, record: &Record, own: Position) -> bool {
+        let seals = self.seals.get(&record.leader).map(|(seal, _)| seal);
+        let Some(seal) = seals.filter(|seal| seal.term == record.term && !seal.gone) else {
             return false;
         };
-        let behind = |at: Position| at.term == own.term && own.lsn <= at.lsn;
-        let fits = |at: Position| at == own || (self.mutation.is(Mutant::AttachesBehind) && behind(at));
-        record.phase == Phase::Promoting && self.live(&record.leader) && last.offers.is_some_and(fits)
+        let at = seal.position;
+        let behind = at.term == own.term && own.lsn <= at.lsn && self.mutation.is(Mutant::AttachesBehind);
+        record.phase == Phase::Promoting && (at == own || behind)
+    }
+
+    /// Whether the candidate, not promoted yet, is ready to be followed.
+    fn offered(&self, record: &Record) -> bool {
+        let Some(peer) = self.peers.of.get(&record.leader) else {
+            return false;
+        };
+        let candidate = peer.last.role == Role::Candidate && peer.last.term == record.term;
+        candidate && peer.last.ready && self.live(&record.leader)
     }
 
     fn upstream(&self, record: &Record) -> Option<Upstream> {
@@ -149,7 +158,7 @@ impl Instance {
     ///    refused after that, or because the leader has no more what it lacks, is cloned.
     /// 2. It must first follow nobody, so that its position is certain.
     /// 3. Its log is a prefix of the leader's: what it follows is written down, then it follows. While the candidate is still being
-    ///    promoted only a log that ends where the candidate's does: what else it took would be an older term's, and it could not tell.
+    ///    promoted its log must end where the candidate's does: what else it took would be an older term's, and it could not tell.
     /// 4. Its log has a tail of its own: it is rewound, but not before the leader is `Leading`.
     fn attach(&mut self, record: &Record, seen: &StandbySeen) {
         let Run::Standby { upstream: now } = &self.run else {
@@ -179,7 +188,9 @@ impl Instance {
                         .address_of(&record.leader)
                         .is_none_or(|address| address == now.address)
             };
-            if self.following == 0 && !now.as_ref().is_some_and(same) {
+            // One that finds no slot there tries again much later.
+            let ready = attached || self.offered(record) || self.leader_speaks(record).is_some();
+            if ready && self.following == 0 && !now.as_ref().is_some_and(same) {
                 let wanted = self.upstream(record);
                 if wanted.is_some() {
                     self.set_upstream(wanted);
@@ -196,7 +207,7 @@ impl Instance {
         let own = self.position();
         let on = match self.leader_speaks(record) {
             Some(beat) => position::on_history(own, record.term, &beat.history),
-            None if self.offered(record, own) => true,
+            None if self.ends_alike(record, own) => true,
             None => return,
         };
         if on {
@@ -438,5 +449,118 @@ impl Instance {
             disk.half = !initdb;
             disk.testimony = None;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{POINT, dir, follower, follows, hears, record, standby};
+    use super::super::{DiskState, Event, Instance, Message, Moment, RecordSeen, SealAnswer, Version, WorkResult};
+    use super::*;
+    use crate::failover::MemberName;
+
+    fn done(member: &mut Instance, at: u64, work: Work) -> Vec<Effect> {
+        let result = WorkResult::Ok { volume: None };
+        member.step(Moment(at), Event::Done { work, result })
+    }
+
+    fn says(member: &mut Instance, at: u64, phase: Phase, leader: &str) -> Vec<Effect> {
+        let record = Record {
+            term: Term(2),
+            phase,
+            leader: MemberName(leader.into()),
+            ..record()
+        };
+        let version = Version(at.to_string());
+        member.step(Moment(at), Event::Record(RecordSeen::Found { record, version }))
+    }
+
+    /// "b", sealed for term 2 at `POINT`; "c" is sealed where it is said, and was elected.
+    fn elected(ends: Lsn) -> (Instance, Vec<Effect>) {
+        let mut b = follows();
+        says(&mut b, 40, Phase::Sealing, "c");
+        done(&mut b, 50, Work::Follow);
+        let out = b.step(Moment(60), standby(POINT, false));
+        assert!(
+            persists(&out).is_some_and(|disk| disk.sealed == Some(Term(2))),
+            "{out:?}"
+        );
+        done(&mut b, 70, Work::Persist);
+        let seal = SealAnswer {
+            term: Term(2),
+            dir: dir("d3"),
+            position: Position {
+                term: Term(1),
+                lsn: ends,
+            },
+            gone: false,
+            led: None,
+            beside: Vec::new(),
+        };
+        let (from, message) = (MemberName("c".into()), Message::Sealed(seal));
+        b.step(Moment(80), Event::Message { from, message });
+        let out = says(&mut b, 90, Phase::Promoting, "c");
+        (b, out)
+    }
+
+    fn persists(out: &[Effect]) -> Option<&DiskState> {
+        out.iter().find_map(|effect| match effect {
+            Effect::Persist(disk) => Some(disk),
+            _ => None,
+        })
+    }
+
+    fn attaches(out: &[Effect]) -> bool {
+        out.iter().any(|effect| matches!(effect, Effect::Follow(Some(_))))
+    }
+
+    /// The candidate's word, before its engine writes the new term.
+    fn candidate(ready: bool) -> Heartbeat {
+        Heartbeat {
+            term: Term(2),
+            role: Role::Candidate,
+            dir: Some(dir("d3")),
+            following: Some(Term(2)),
+            ready,
+            address: Some("10.0.0.3".into()),
+            ..follower()
+        }
+    }
+
+    #[test]
+    fn a_member_whose_log_ends_where_the_candidates_does_attaches_before_the_promotion_but_not_before_there_is_a_slot()
+    {
+        let (mut b, out) = elected(POINT);
+        let disk = persists(&out).expect("what it follows is written down");
+        assert_eq!((disk.following, disk.sealed), (Some(Term(2)), None));
+        assert!(!attaches(&out), "not before that is on disk: {out:?}");
+        assert!(!attaches(&hears(&mut b, 95, "c", candidate(false))));
+        assert!(!attaches(&done(&mut b, 100, Work::Persist)), "no slot is there");
+        assert!(attaches(&hears(&mut b, 110, "c", candidate(true))));
+    }
+
+    #[test]
+    fn a_member_that_lacks_some_of_the_candidates_log_waits_for_the_promotion() {
+        let (mut b, out) = elected(Lsn(POINT.0 + 1));
+        assert!(persists(&out).is_none(), "{out:?}");
+        let out = hears(&mut b, 110, "c", candidate(true));
+        assert!(
+            persists(&out).is_none() && !attaches(&out),
+            "it could not tell whose records it takes: {out:?}"
+        );
+        let promoted = Heartbeat {
+            position: Position {
+                term: Term(2),
+                lsn: Lsn(POINT.0 + 2),
+            },
+            history: vec![(Term(1), Lsn(POINT.0 + 1))],
+            ..candidate(false)
+        };
+        let out = hears(&mut b, 120, "c", promoted);
+        assert!(
+            persists(&out).is_some_and(|disk| disk.following == Some(Term(2))),
+            "{out:?}"
+        );
+        assert!(attaches(&done(&mut b, 130, Work::Persist)));
     }
 }

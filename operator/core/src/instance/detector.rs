@@ -128,3 +128,73 @@ impl Instance {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{dir, follower, follows, hears, leader, writes};
+    use super::super::{Effect, Event, Heartbeat, Instance};
+    use super::*;
+
+    /// The third member's word.
+    fn third(hears_leader: bool) -> Heartbeat {
+        Heartbeat {
+            dir: Some(dir("d3")),
+            hears_leader,
+            ..follower()
+        }
+    }
+
+    fn refused(member: &mut Instance, at: u64) -> Vec<Effect> {
+        let by = MemberName("a".into());
+        member.step(Moment(at), Event::Refused { by })
+    }
+
+    #[test]
+    fn a_leader_whose_machine_refuses_connections_is_lost_at_once() {
+        let mut b = follows();
+        assert!(
+            !writes(&hears(&mut b, 40, "c", third(false))),
+            "it hears the leader itself"
+        );
+        let out = refused(&mut b, 50);
+        assert!(writes(&out), "no election: {out:?}");
+    }
+
+    #[test]
+    fn a_refusal_opens_no_election_while_another_member_hears_the_leader() {
+        let mut b = follows();
+        hears(&mut b, 40, "c", third(true));
+        let out = refused(&mut b, 50);
+        assert!(!writes(&out), "one link is turned away: {out:?}");
+        let says_so = |e: &Effect| matches!(e, Effect::Send { message: super::super::Message::Heartbeat(beat), .. } if !beat.hears_leader);
+        assert!(out.iter().any(says_so), "the others are told at once: {out:?}");
+        let out = hears(&mut b, 60, "c", third(false));
+        assert!(writes(&out), "no election: {out:?}");
+    }
+
+    #[test]
+    fn a_word_of_the_leader_ends_a_refusal() {
+        let mut b = follows();
+        hears(&mut b, 40, "c", third(true));
+        refused(&mut b, 50);
+        hears(&mut b, 60, "a", leader());
+        let out = hears(&mut b, 70, "c", third(false));
+        assert!(!writes(&out), "the leader is there: {out:?}");
+    }
+
+    #[test]
+    fn a_refusal_where_nobody_was_heard_for_long_says_nothing() {
+        let mut b = follows();
+        let mut out = Vec::new();
+        // The other one hears the leader for longer than this member does.
+        for at in (100..2_400).step_by(100) {
+            out = hears(&mut b, at, "c", third(true));
+        }
+        assert!(!writes(&out));
+        refused(&mut b, 2_400);
+        assert!(
+            b.peers.of.values().all(|peer| peer.refused.is_none()),
+            "its address may be another's by now"
+        );
+    }
+}

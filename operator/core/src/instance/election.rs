@@ -129,7 +129,10 @@ impl Instance {
             rule,
             ..record.clone()
         };
-        self.write(elected);
+        // While that is on its way: the disk takes as long.
+        if self.write(elected) {
+            self.make_slots_early(record);
+        }
     }
 
     /// Whether the seal of a member that is heard, and has a directory, may still come. One that cannot seal holds nobody up for long.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::failover::{MemberName, Position, Record, Rule, Term};
+use crate::failover::{MemberName, Record, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
@@ -127,14 +127,22 @@ impl Instance {
         }
     }
 
-    /// A candidate makes the slots of its members before it is promoted, so that they can come while it is.
+    /// A candidate makes the slots of those that the rule names before it is promoted, so that they can come while it is. Each takes
+    /// several syncs of the disk: the others' are made later.
     pub(super) fn make_slots_early(&mut self, record: &Record) {
-        if self.served.early.is_some_and(|(term, _)| term == record.term) || self.served.slotting {
+        let term = record.term;
+        if self.served.early.is_some_and(|(of, _)| of == term) || self.served.slotting {
             return;
         }
-        self.served.early = Some((record.term, false));
+        self.served.early = Some((term, false));
         self.served.slotting = true;
-        self.out.push(Effect::Slots(self.others().into_iter().collect()));
+        let others = self.others().into_iter();
+        let named = others.filter(|m| {
+            let dir = self.peers.of.get(m).and_then(|peer| peer.last.dir.as_ref());
+            dir.is_some_and(|dir| record.rule.standbys.contains(dir))
+        });
+        let named = named.collect();
+        self.out.push(Effect::Slots(named));
     }
 
     pub(super) fn slotted(&mut self, result: &WorkResult) {
@@ -144,16 +152,13 @@ impl Instance {
         }
     }
 
-    /// Where a candidate's log ends for good, while its engine is a standby that has slots for its members. Not before all of it is
-    /// replayed: of a record that is there in part the promotion would leave nothing.
-    pub(super) fn offers(&self) -> Option<Position> {
-        let term = self.record()?.term;
-        match &*self.engine {
-            Engine::Standby(seen) if self.role == Role::Candidate && self.served.early == Some((term, true)) => {
-                let whole = seen.replayed == seen.flushed && !seen.receiving && self.following == 0;
-                whole.then(|| self.position())
-            }
-            _ => None,
-        }
+    /// Whether this candidate may be followed before it is promoted: it has slots, and all of its log is replayed. Of a record that is
+    /// there in part the promotion leaves nothing: whoever has that part, too, will be refused.
+    pub(super) fn ready(&self) -> bool {
+        let Some(term) = self.record().map(|record| record.term) else {
+            return false;
+        };
+        let candidate = self.role == Role::Candidate && self.served.early == Some((term, true));
+        candidate && matches!(&*self.engine, Engine::Standby(seen) if seen.replayed == seen.flushed)
     }
 }

@@ -95,3 +95,51 @@ impl Instance {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{comes_back, follower, looks, record};
+    use super::super::{CasOutcome, Durability, Effect, Event, Message, Moment, RecordSeen, Version};
+    use crate::failover::MemberName;
+
+    /// Everybody but one member is there, and the API server answers.
+    #[test]
+    fn an_async_leader_that_reaches_the_record_is_not_fenced_while_a_member_is_away() {
+        let mut leader = comes_back();
+        let mut spec = leader.spec.clone().unwrap();
+        (spec.durability, spec.generation) = (Durability::Async, 2);
+        leader.step(Moment(15), Event::Spec(spec));
+        let mut known = record();
+        let mut out = looks(&mut leader, 20, true);
+        let mut answer: Option<(u64, Event)> = None;
+        for now in (30..60_000).step_by(10) {
+            let mut event = match now % 500 {
+                0 => {
+                    let (from, message) = (MemberName("b".into()), Message::Heartbeat(follower()));
+                    Event::Message { from, message }
+                }
+                _ => Event::Tick,
+            };
+            for effect in out {
+                let version = Version(now.to_string());
+                match effect {
+                    Effect::Stop(how) => panic!("before {now}: {how:?}"),
+                    Effect::ReadRecord => {
+                        let record = known.clone();
+                        answer = Some((now + 40, Event::Record(RecordSeen::Found { record, version })));
+                    }
+                    Effect::WriteRecord { record, .. } => {
+                        known = record;
+                        answer = Some((now + 40, Event::Cas(CasOutcome::Written { version })));
+                    }
+                    _ => {}
+                }
+            }
+            if let Some((_, answer)) = answer.take_if(|(at, _)| *at <= now) {
+                event = answer;
+            }
+            out = leader.step(Moment(now), event);
+        }
+        assert!(known.asynchronous, "the wish is in the record");
+    }
+}

@@ -84,7 +84,7 @@ impl Instance {
         let address = self.my_spec().and_then(|m| m.address.as_ref());
         // A leader counts a standby from when it hears what that follows: not half a second later.
         last.following != self.follows()
-            || last.offers != self.offers()
+            || last.ready != self.ready()
             || last.dir.as_ref() != dir
             || last.address.as_ref() != address
             || last.history != self.history()
@@ -139,7 +139,7 @@ impl Instance {
             healthy: self.healthy(),
             hears_leader: self.hears_leader(),
             history,
-            offers: self.offers(),
+            ready: self.ready(),
             address: self.my_spec().and_then(|m| m.address.clone()),
         }
     }

@@ -57,10 +57,10 @@ pub struct Heartbeat {
     /// Leader: the history of its timeline, so that a member that comes back knows whether it must rewind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<(Term, Lsn)>,
-    /// Candidate: where its log ends for good, once it has slots for its members. Whoever's log ends at the very same place may take
-    /// its log while its engine is still being promoted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offers: Option<Position>,
+    /// Candidate: it has slots for those whom the rule names, and all of its log is replayed, so that they may come while its engine is
+    /// still being promoted.
+    #[serde(default)]
+    pub ready: bool,
     /// The sender's own address (its shell fills it in), so that peers find it after a reboot without the API server.
     pub address: Option<String>,
 }

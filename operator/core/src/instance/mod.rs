@@ -27,6 +27,8 @@ mod heartbeat;
 mod lead;
 mod peers;
 mod register;
+#[cfg(test)]
+mod rig;
 mod seal;
 mod subscribers;
 mod switchover;

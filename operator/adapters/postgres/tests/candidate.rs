@@ -1,0 +1,163 @@
+//! A candidate's engine is followed before it is promoted, against real engines.
+
+// A panic in a test's helper is the assertion, as in the tests themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use holdfast_core::failover::{DirId, MemberName, Term};
+use holdfast_core::instance::{Engine, HowToStop, StartAs, SyncNames};
+use support::{Member, Set, unprivileged};
+
+const FENCE: HowToStop = HowToStop::Fence { kill_after_ms: 1000 };
+const RECEIVER: &str = "SELECT coalesce(max(pid), 0)::text FROM pg_stat_wal_receiver";
+
+/// A leader that has stopped cleanly, and two standbys that have all of its log and are sealed.
+async fn sealed() -> (Set, Member, Member, Member) {
+    let set = Set::new(&["a-1", "a-2", "a-3"]);
+    let (mut a, mut b, mut c) = (set.member(0).await, set.member(1).await, set.member(2).await);
+    a.pg.initdb().await.unwrap();
+    a.know(1).await;
+    a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
+    a.until("a primary", |e| matches!(e, Engine::Primary(_))).await;
+    a.pg.slots(&["a-2", "a-3"].map(|m| MemberName(m.into())).into())
+        .await
+        .unwrap();
+    for m in [&mut b, &mut c] {
+        m.pg.clone_from(&a.upstream(1)).await.unwrap();
+        m.know(1).await;
+        let upstream = Some(a.upstream(1));
+        m.pg.start(StartAs::Standby { upstream }).await.unwrap();
+        m.until("streaming", |e| matches!(e, Engine::Standby(s) if s.receiving))
+            .await;
+    }
+    a.until(
+        "two standbys",
+        |e| matches!(e, Engine::Primary(p) if p.replicas.iter().filter(|r| r.streaming).count() == 2),
+    )
+    .await;
+    a.pg.stop(HowToStop::Clean).await.unwrap();
+    let end = holdfast_postgres::volume::look(&a.pg.bin, a.pg.layout()).await.unwrap();
+    let end = end.control.unwrap().lsn;
+    for m in [&mut b, &mut c] {
+        m.until(
+            "all of the log",
+            |e| matches!(e, Engine::Standby(s) if s.flushed == end && s.replayed == end),
+        )
+        .await;
+        m.pg.follow(None).await.unwrap();
+        m.until("sealed", |e| matches!(e, Engine::Standby(s) if !s.receiving))
+            .await;
+    }
+    (set, a, b, c)
+}
+
+async fn comes(candidate: &mut Member, c: &mut Member, term: u32) -> DirId {
+    candidate.pg.slots(&[MemberName("a-3".into())].into()).await.unwrap();
+    c.know(term).await;
+    c.pg.follow(Some(candidate.upstream(term))).await.unwrap();
+    c.until("a receiver", |e| matches!(e, Engine::Standby(s) if s.receiving))
+        .await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while candidate
+        .sql("SELECT count(*)::text FROM pg_stat_replication")
+        .await
+        .unwrap()
+        != ["1"]
+    {
+        assert!(std::time::Instant::now() < until, "it never comes");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let seen = candidate.seen.observe().await;
+    assert!(matches!(seen, Engine::Standby(_)), "{seen:?}");
+    let volume = holdfast_postgres::volume::look(&c.pg.bin, c.pg.layout()).await.unwrap();
+    volume.disk.dir.unwrap()
+}
+
+#[test]
+fn a_standby_that_came_before_the_promotion_goes_over_on_its_connection_and_acknowledges() {
+    unprivileged(
+        "a_standby_that_came_before_the_promotion_goes_over_on_its_connection_and_acknowledges",
+        async {
+            let (_set, a, mut b, mut c) = sealed().await;
+            let dir = comes(&mut b, &mut c, 4).await;
+            let connection = c.sql(RECEIVER).await.unwrap();
+            assert_ne!(connection, ["0"]);
+
+            let sync = SyncNames::Any {
+                quorum: 1,
+                standbys: BTreeSet::from([dir]),
+            };
+            b.pg.promote(Term(4), sync.clone()).await.unwrap();
+            b.pg.know(None, Some(Term(4)));
+            let counts = |e: &Engine| {
+                matches!(e, Engine::Primary(p) if p.sync == sync && p.term == Term(4)
+                    && p.replicas.iter().any(|r| r.counts && r.flushed >= p.flushed))
+            };
+            b.until("a leader whose standby has all of its log", counts).await;
+            assert_eq!(
+                c.sql(RECEIVER).await.unwrap(),
+                connection,
+                "it went over without a new connection"
+            );
+            let s = b.pg.session("test", std::time::Duration::from_secs(5)).await.unwrap();
+            s.batch_execute("SET synchronous_commit = on; CREATE TABLE public.t AS SELECT 'kept'::text AS v")
+                .await
+                .unwrap();
+            drop(s);
+            c.until(
+                "on the new timeline",
+                |e| matches!(e, Engine::Standby(s) if s.history.len() == 1),
+            )
+            .await;
+            assert_eq!(c.sql("SELECT v FROM public.t").await.unwrap(), ["kept"]);
+            for m in [&a, &b, &c] {
+                m.pg.stop(FENCE).await.unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn a_candidate_that_is_none_any_more_sends_away_who_came_and_keeps_no_slots() {
+    unprivileged(
+        "a_candidate_that_is_none_any_more_sends_away_who_came_and_keeps_no_slots",
+        async {
+            let (_set, mut a, mut b, mut c) = sealed().await;
+            comes(&mut b, &mut c, 4).await;
+
+            // The former leader is elected instead, and writes.
+            a.pg.start(StartAs::Standby { upstream: None }).await.unwrap();
+            a.until("sealed", |e| matches!(e, Engine::Standby(s) if !s.receiving))
+                .await;
+            a.pg.promote(Term(5), SyncNames::Alone).await.unwrap();
+            a.pg.know(None, Some(Term(5)));
+            a.until("a primary", |e| matches!(e, Engine::Primary(_))).await;
+            a.pg.slots(&["a-2", "a-3"].map(|m| MemberName(m.into())).into())
+                .await
+                .unwrap();
+            let Engine::Standby(before) = c.seen.observe().await else {
+                unreachable!()
+            };
+            b.know(5).await;
+            b.pg.follow(Some(a.upstream(5))).await.unwrap();
+            let slots = "SELECT count(*)::text FROM pg_replication_slots";
+            assert_eq!(b.sql(slots).await.unwrap(), ["0"]);
+            a.sql("SELECT pg_switch_wal()::text").await.unwrap();
+            b.until(
+                "on the other's timeline",
+                |e| matches!(e, Engine::Standby(s) if s.receiving && s.flushed > before.flushed),
+            )
+            .await;
+            let Engine::Standby(after) = c.seen.observe().await else {
+                unreachable!()
+            };
+            assert_eq!(after.flushed, before.flushed, "it has taken another leader's log");
+            for m in [&a, &b, &c] {
+                m.pg.stop(FENCE).await.unwrap();
+            }
+        },
+    );
+}
