@@ -112,6 +112,7 @@ fn a_standby_that_came_before_the_promotion_goes_over_on_its_connection_and_ackn
                 |e| matches!(e, Engine::Standby(s) if s.history.len() == 1),
             )
             .await;
+            assert!(c.pgdata().join("pg_wal/00000004.history").exists());
             assert_eq!(c.sql("SELECT v FROM public.t").await.unwrap(), ["kept"]);
             for m in [&a, &b, &c] {
                 m.pg.stop(FENCE).await.unwrap();

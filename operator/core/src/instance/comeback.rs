@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::failover::{Lsn, Phase, Position, Record, Term, position};
 
 use super::effect::{Effect, HowToStop, StartAs, Upstream};
+use super::endpoints::comes_early;
 use super::event::{Aside, Engine, StandbySeen, Work};
 use super::heal::Rung;
 use super::machine::{Instance, Run};
@@ -84,7 +85,8 @@ impl Instance {
             return false;
         };
         let candidate = peer.last.role == Role::Candidate && peer.last.term == record.term;
-        candidate && peer.last.ready && self.live(&record.leader)
+        let slot = self.disk.dir.as_ref().is_some_and(|dir| comes_early(&record.rule, dir));
+        candidate && peer.last.ready && slot && self.live(&record.leader)
     }
 
     fn upstream(&self, record: &Record) -> Option<Upstream> {

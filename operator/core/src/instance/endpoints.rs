@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::failover::{MemberName, Record, Rule, Term};
+use crate::failover::{DirId, MemberName, Record, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
@@ -39,6 +39,11 @@ pub(super) struct Served {
     pub promotion_failed: Option<Term>,
     /// When a fence was begun that has not ended.
     pub fencing: Option<Moment>,
+}
+
+/// Whether a candidate makes this directory's slot before it is promoted: the old rule names it, or named nobody.
+pub(super) fn comes_early(rule: &Rule, dir: &DirId) -> bool {
+    rule.standbys.is_empty() || rule.standbys.contains(dir)
 }
 
 impl Instance {
@@ -127,8 +132,8 @@ impl Instance {
         }
     }
 
-    /// A candidate makes the slots of those that the rule names before it is promoted, so that they can come while it is. Each takes
-    /// several syncs of the disk: the others' are made later.
+    /// A candidate makes the slots of those that may come while it is promoted. Each takes several syncs of the disk: the others' are
+    /// made later.
     pub(super) fn make_slots_early(&mut self, record: &Record) {
         let term = record.term;
         if self.served.early.is_some_and(|(of, _)| of == term) || self.served.slotting {
@@ -137,12 +142,12 @@ impl Instance {
         self.served.early = Some((term, false));
         self.served.slotting = true;
         let others = self.others().into_iter();
-        let named = others.filter(|m| {
+        let first = others.filter(|m| {
             let dir = self.peers.of.get(m).and_then(|peer| peer.last.dir.as_ref());
-            dir.is_some_and(|dir| record.rule.standbys.contains(dir))
+            dir.is_some_and(|dir| comes_early(&record.rule, dir))
         });
-        let named = named.collect();
-        self.out.push(Effect::Slots(named));
+        let first = first.collect();
+        self.out.push(Effect::Slots(first));
     }
 
     pub(super) fn slotted(&mut self, result: &WorkResult) {

@@ -57,8 +57,8 @@ pub struct Heartbeat {
     /// Leader: the history of its timeline, so that a member that comes back knows whether it must rewind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<(Term, Lsn)>,
-    /// Candidate: it has slots for those whom the rule names, and all of its log is replayed, so that they may come while its engine is
-    /// still being promoted.
+    /// Candidate: it has slots for those whom the old rule names, and all of its log is replayed, so that they may come while its engine
+    /// is still being promoted.
     #[serde(default)]
     pub ready: bool,
     /// The sender's own address (its shell fills it in), so that peers find it after a reboot without the API server.
