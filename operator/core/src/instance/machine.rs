@@ -388,6 +388,7 @@ impl Instance {
     /// answers anyone, and after a freeze as long as the fence its lease may have run out.
     fn thaw(&mut self, gap: u64) {
         self.register.trusted = false;
+        self.register.thawed = Some(self.now);
         self.watch_since = self.now;
         self.lost_since = None;
         if self.run == Run::Primary {

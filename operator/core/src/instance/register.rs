@@ -14,7 +14,8 @@ use super::{Moment, Role};
 /// A read or write under way.
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
-    Read,
+    /// When that was asked for.
+    Read(Moment),
     /// The record to be, and when that was asked for.
     Write(Box<Record>, Moment),
 }
@@ -45,6 +46,8 @@ pub(super) struct Register {
     pub asked: Option<Moment>,
     /// How long the answer to its last write took.
     pub took: u64,
+    /// When this member last thawed: what it asked for before may be answered with what was true before.
+    pub thawed: Option<Moment>,
     /// When this member last wrote.
     pub written: Option<Moment>,
 }
@@ -77,7 +80,15 @@ impl Instance {
 
     /// Answer to a read.
     pub(super) fn on_record(&mut self, seen: RecordSeen) {
-        self.register.operation = None;
+        let asked = match self.register.operation.take() {
+            Some(Operation::Read(asked)) => Some(asked),
+            _ => None,
+        };
+        if asked < self.register.thawed {
+            // The answer lay there while this machine was frozen.
+            self.register.asked = None;
+            return self.on_hint(seen);
+        }
         self.register.asked = Some(self.now);
         match seen {
             RecordSeen::Found { record, version } => {
@@ -210,7 +221,7 @@ impl Instance {
     /// Asks for a fresh read if nothing is under way.
     pub(super) fn read(&mut self) {
         if self.register.operation.is_none() {
-            self.register.operation = Some(Operation::Read);
+            self.register.operation = Some(Operation::Read(self.now));
             self.register.asked = Some(self.now);
             self.out.push(Effect::ReadRecord);
         }
@@ -252,5 +263,27 @@ impl Instance {
         if due {
             self.read();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{follows, read, reads};
+    use super::super::{Event, Moment};
+
+    #[test]
+    fn an_answer_to_a_question_of_before_a_freeze_is_not_believed() {
+        let mut b = follows();
+        let mut now = 100;
+        while !reads(&b.step(Moment(now), Event::Tick)) {
+            assert!(now < 10_000, "it never reads");
+            now += 100;
+        }
+        // The answer came while it was frozen.
+        let out = read(&mut b, now + 3_000);
+        assert!(b.record().is_none(), "others may lead by now");
+        assert!(reads(&out), "it asks anew: {out:?}");
+        read(&mut b, now + 3_020);
+        assert!(b.record().is_some());
     }
 }
