@@ -8,18 +8,12 @@ mod support;
 
 use std::time::Duration;
 
-use holdfast_core::failover::Phase;
 use support::{Set, address};
 
 /// The agents of the tests below run as this test, in processes of their own.
 #[test]
 fn agent_process() {
     support::agent_process();
-}
-
-fn led_by_all(set: &Set) -> bool {
-    let r = set.record();
-    r.phase == Phase::Leading && r.rule.standbys.len() == set.names.len() - 1 && set.endpoints()["rw"].is_string()
 }
 
 /// A session reads what it wrote from each replica, with the statements of the page for users.
@@ -54,7 +48,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
     let took = set.until(
         "leads with both standbys in the rule",
         Duration::from_secs(60),
-        led_by_all,
+        Set::led_by_all,
     );
     eprintln!("bootstrap to a full rule: {took:?}");
     set.until("writes", Duration::from_secs(10), |s| {
@@ -93,7 +87,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
         before.term,
         set.record().term
     );
-    set.until("full again", Duration::from_secs(60), led_by_all);
+    set.until("full again", Duration::from_secs(60), Set::led_by_all);
     assert_eq!(set.sql("SELECT count(DISTINCT v) FROM t").unwrap(), "2");
 
     // The whole leader vanishes, and comes back later.
@@ -108,7 +102,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
         set.record().term
     );
     set.start_agent(gone);
-    set.until("full again", Duration::from_secs(60), led_by_all);
+    set.until("full again", Duration::from_secs(60), Set::led_by_all);
     assert_eq!(set.sql("SELECT count(DISTINCT v) FROM t").unwrap(), "3");
 
     // A drain of the leader.
@@ -119,7 +113,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
     });
     eprintln!("drained in {took:?}, writes {more:?} later; term {}", set.record().term);
     set.start_agent(drained);
-    set.until("full again", Duration::from_secs(60), led_by_all);
+    set.until("full again", Duration::from_secs(60), Set::led_by_all);
     assert_eq!(set.sql("SELECT count(DISTINCT v) FROM t").unwrap(), "4");
     for n in 0..3 {
         eprintln!("resident {} kB", set.resident(n));

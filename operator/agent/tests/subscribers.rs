@@ -9,18 +9,12 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use holdfast_core::failover::Phase;
 use support::{Set, address, program};
 
 /// The agents of the tests below run as this test, in processes of their own.
 #[test]
 fn agent_process() {
     support::agent_process();
-}
-
-fn led_by_all(set: &Set) -> bool {
-    let r = set.record();
-    r.phase == Phase::Leading && r.rule.standbys.len() == set.names.len() - 1 && set.endpoints()["rw"].is_string()
 }
 
 fn leader(set: &Set) -> usize {
@@ -104,7 +98,7 @@ fn until_copied(set: &Set, slot: &str, reads: bool) {
 #[ignore = "needs PostgreSQL 17 or later: make test-engine-17"]
 fn a_subscriber_misses_nothing_over_failovers_and_never_has_what_could_be_lost() {
     let mut set = Set::begin_with(3, 2, &[("wal_level", "logical")], BOOTSTRAP);
-    set.until("all in the rule", Duration::from_secs(60), led_by_all);
+    set.until("all in the rule", Duration::from_secs(60), Set::led_by_all);
     set.until("a table", Duration::from_secs(10), |s| {
         s.sql("CREATE TABLE IF NOT EXISTS t (v int PRIMARY KEY)").is_ok()
     });
@@ -131,7 +125,7 @@ fn a_subscriber_misses_nothing_over_failovers_and_never_has_what_could_be_lost()
     // It comes back: what it had as a primary gives way to copies, also of a slot made meanwhile.
     make_slot(&set, "late");
     set.start_agent(first);
-    set.until("all in the rule", Duration::from_secs(60), led_by_all);
+    set.until("all in the rule", Duration::from_secs(60), Set::led_by_all);
     until_copied(&set, "sub", true);
     until_copied(&set, "late", true);
     write(&set, 26..=30);
@@ -154,7 +148,7 @@ fn a_subscriber_misses_nothing_over_failovers_and_never_has_what_could_be_lost()
     let second = leader(&set);
     set.switch_over(first);
     let took = set.until("switched over", Duration::from_secs(30), |s| {
-        leader(s) == first && led_by_all(s)
+        leader(s) == first && s.led_by_all()
     });
     eprintln!("switched over in {took:?} with a subscriber that streams");
     let _ = streaming.kill();
@@ -197,7 +191,7 @@ fn a_subscriber_misses_nothing_over_failovers_and_never_has_what_could_be_lost()
     assert!(waits.try_wait().unwrap().is_none(), "the commit waits");
     set.start_agent(other);
     set.start_agent(away);
-    set.until("all in the rule", Duration::from_secs(60), led_by_all);
+    set.until("all in the rule", Duration::from_secs(60), Set::led_by_all);
     assert!(waits.wait().unwrap().success());
     write(&set, 47..=50);
     let rows = take(&set, "sub", true).unwrap();

@@ -114,6 +114,35 @@ impl Fault {
         }
     }
 
+    /// Each length of time in it, in milliseconds; of one that lies in wait those of what it does, too.
+    pub fn lengths(&mut self) -> Vec<&mut u64> {
+        match self {
+            Fault::KillAgent { down, .. } | Fault::PowerCut { down, .. } | Fault::LoseVolume { down, .. } => vec![down],
+            Fault::Freeze { lasts, .. }
+            | Fault::CutOneWay { lasts, .. }
+            | Fault::Cut { lasts, .. }
+            | Fault::Isolate { lasts, .. }
+            | Fault::CutApi { lasts, .. }
+            | Fault::Split { lasts, .. }
+            | Fault::ApiDown { lasts }
+            | Fault::ApiFlaky { lasts }
+            | Fault::WatchLag { lasts }
+            | Fault::Lossy { lasts }
+            | Fault::StallDisk { lasts, .. }
+            | Fault::SlowDisk { lasts, .. }
+            | Fault::FullDisk { lasts, .. }
+            | Fault::SlowReload { lasts }
+            | Fault::Leaving { lasts, .. }
+            | Fault::OperatorAway { lasts }
+            | Fault::Operators { lasts }
+            | Fault::FenceByHand { lasts, .. } => vec![lasts],
+            Fault::AcceptLoss { patience } => vec![patience],
+            Fault::RuleTrap { after, limbo, fault } => [after, limbo].into_iter().chain(fault.lengths()).collect(),
+            Fault::Ambush { after, fault, .. } => std::iter::once(after).chain(fault.lengths()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// How many members there must be for it.
     pub fn grows(&self) -> usize {
         match self {

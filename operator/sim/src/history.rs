@@ -81,8 +81,10 @@ impl Runner {
         let key = (plan.members, durability, plan.copies, named.is_some());
         let running = self.running.entry(key).or_insert_with(|| {
             let mut world = World::new(
+                // Nothing of this very plan: other plans begin with this world, too.
                 Plan {
                     seed: 1,
+                    keeps: 0,
                     faults: Vec::new(),
                     ..plan.clone()
                 },

@@ -245,7 +245,7 @@ impl World {
         holders.dedup();
         // What an election without proof has lost is taken out of what was promised when its leader opens its gate.
         let before = self.store.versions.iter().rev().find(|r| r.term < record.term);
-        let lost = before.is_some_and(|r| r.asynchronous && r.rule.quorum == 0) && self.ledger.term < record.term.0;
+        let lost = before.is_some_and(Record::acknowledges_alone) && self.ledger.term < record.term.0;
         if holders.len() < usize::from(record.rule.quorum) && !lost {
             let what = format!(
                 "the record's new rule asks for {}, but only {holders:?} hold all of {n} promised",
@@ -302,7 +302,7 @@ impl World {
             .iter()
             .rev()
             .find(|r| r.term.0 < dir.timeline && r.phase != Phase::Promoting);
-        if !loses.is_some_and(|record| record.asynchronous && record.rule.quorum == 0) {
+        if !loses.is_some_and(Record::acknowledges_alone) {
             return;
         }
         let kept = common(&dir.log, &self.ledger.promised);

@@ -20,6 +20,7 @@ mod work;
 
 pub mod event;
 pub mod fault;
+pub mod fuzz;
 pub mod history;
 pub mod ledger;
 pub mod model;

@@ -95,7 +95,7 @@ impl World {
                 self.push(delay, Ev::SyncSet { m, epoch, run, sync });
             }
             Effect::EndWalsenders(dirs) => {
-                let ends: Vec<u64> = self
+                let conns: Vec<u64> = self
                     .walsenders(m)
                     .filter(|c| dirs.contains(&c.dir))
                     .map(|c| c.id)
@@ -106,7 +106,6 @@ impl World {
                 } else {
                     self.rng.range(1, 25)
                 };
-                let conns = ends;
                 self.push(delay, Ev::WalsendersEnded { m, epoch, run, conns });
             }
             Effect::Gate { open } => {

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io::ErrorKind;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
 use crate::trial::Trial;
@@ -23,6 +27,17 @@ pub struct Line {
     pub p99: f64,
     /// The longest (ms).
     pub max: f64,
+}
+
+/// The figures of an earlier run, to add to; none if there is no such file. One that cannot be read is an error: it would be
+/// written over.
+pub fn earlier<T: Default + DeserializeOwned>(file: &Path) -> Result<T> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is not from this program; name another one", file.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
+    }
 }
 
 /// The value below which `share` of all are, by the nearest rank.
@@ -96,5 +111,18 @@ mod tests {
         assert_eq!(percentile(&ten, 0.5), 5.0);
         assert_eq!(percentile(&ten, 0.99), 10.0);
         assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn earlier_figures_are_added_to_and_never_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("figures.json");
+        assert!(earlier::<Vec<u64>>(&file).unwrap().is_empty());
+        std::fs::write(&file, "[1, 2]").unwrap();
+        assert_eq!(earlier::<Vec<u64>>(&file).unwrap(), [1, 2]);
+        std::fs::write(&file, "{}").unwrap();
+        assert!(earlier::<Vec<u64>>(&file).unwrap_err().to_string().contains("not from"));
+        let folder = earlier::<Vec<u64>>(dir.path()).unwrap_err();
+        assert!(folder.to_string().contains("cannot be read"));
     }
 }

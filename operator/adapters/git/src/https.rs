@@ -18,7 +18,7 @@ use holdfast_core::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use ureq::{
-    Agent, BodyReader, Timeout,
+    Agent, BodyReader, RequestBuilder, Timeout,
     http::{Response, header},
     tls::{Certificate, RootCerts, TlsConfig},
 };
@@ -165,31 +165,30 @@ impl Exchange {
             format!("{}{}", url.trim_end_matches('/'), question.path()),
             question.answer_kind(),
         );
-        let left = Some(self.deadline.left());
-        let authorization = self.authorization.as_deref();
         let answer = match question {
-            Question::Refs => {
-                let request = self.agent.get(&address);
-                let request = authorization
-                    .into_iter()
-                    .fold(request, |r, a| r.header(header::AUTHORIZATION, a));
-                request.config().timeout_global(left).build().call()
-            }
+            Question::Refs => self.allowed(self.agent.get(&address)).call(),
             Question::Pack => {
                 let request = self
                     .agent
                     .post(&address)
                     .header(header::CONTENT_TYPE, "application/x-git-upload-pack-request")
                     .header(header::ACCEPT, kind);
-                let request = authorization
-                    .into_iter()
-                    .fold(request, |r, a| r.header(header::AUTHORIZATION, a));
-                request.config().timeout_global(left).build().send(body)
+                self.allowed(request).send(body)
             }
         };
         let answer = answer.map_err(|e| self.failed(&e))?;
         self.judge(&answer, kind)?;
         Ok(answer.into_body().into_reader())
+    }
+
+    /// The request with what this exchange brings to each: its login, and the time that is left.
+    fn allowed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let request = match &self.authorization {
+            Some(login) => request.header(header::AUTHORIZATION, login),
+            None => request,
+        };
+        let left = Some(self.deadline.left());
+        request.config().timeout_global(left).build()
     }
 
     fn judge<B>(&self, answer: &Response<B>, kind: &str) -> io::Result<()> {

@@ -67,3 +67,43 @@ impl Catalog {
         }
     }
 }
+
+/// Some rows of an engine's table, one of each kind.
+#[cfg(test)]
+pub(crate) fn sample() -> Catalog {
+    let row = |vartype: &str, unit: Option<&str>, min: &str, max: &str| Row {
+        vartype: vartype.into(),
+        unit: unit.map(Into::into),
+        min: Some(min.into()),
+        max: Some(max.into()),
+        values: Vec::new(),
+        context: "user".into(),
+    };
+    let mut all: BTreeMap<String, Row> = [
+        ("work_mem", row("integer", Some("kB"), "64", "2147483647")),
+        ("shared_buffers", row("integer", Some("8kB"), "16", "1073741823")),
+        ("statement_timeout", row("integer", Some("ms"), "0", "2147483647")),
+        ("max_connections", row("integer", None, "1", "262143")),
+        ("seq_page_cost", row("real", None, "0", "1.79769e+308")),
+        ("jit", row("bool", None, "", "")),
+        ("search_path", row("string", None, "", "")),
+        (
+            "block_size",
+            Row {
+                context: "internal".into(),
+                ..row("integer", None, "8192", "8192")
+            },
+        ),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .into();
+    let values = ["none", "ddl", "mod", "all"].map(str::to_owned).to_vec();
+    all.insert(
+        "log_statement".into(),
+        Row {
+            values,
+            ..row("enum", None, "", "")
+        },
+    );
+    Catalog(all)
+}

@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 use crate::conf::{self, Conf};
 use crate::error::Result;
 use crate::files::write_whole;
-use crate::parameters::{self, Known};
 use crate::pg::{Pg, Process};
+use crate::settled::{self, Known};
 use crate::{hba, process, tls, volume};
 
 impl Pg {
@@ -42,10 +42,10 @@ impl Pg {
 
     /// Decides which parameters the engine gets: the wanted ones that it takes, the last good ones for those that it does not.
     pub(crate) fn check_parameters(&self) {
-        let good = parameters::load_good(self.layout()).unwrap_or_default();
+        let good = settled::load_good(self.layout()).unwrap_or_default();
         let mut wish = self.wish();
         let wish = &mut *wish;
-        let checked = parameters::settle(&Known {
+        let checked = settled::settle(&Known {
             wanted: &wish.wanted,
             catalog: wish.catalog.as_ref(),
             before: &wish.checked,
@@ -66,7 +66,7 @@ impl Pg {
         let wish = self.wish();
         let mut parameters = wish.checked.clone();
         if wish.upstream.is_some() || !wish.floors.is_empty() {
-            parameters::raise(&mut parameters, &wish.floors);
+            settled::raise(&mut parameters, &wish.floors);
         }
         let text = conf::render(&Conf {
             layout,
@@ -119,8 +119,8 @@ impl Pg {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         if refused.is_empty() {
-            let good = parameters::in_force(&wish.started, &wish.checked, wish.catalog.as_ref());
-            parameters::save_good(self.layout(), &good);
+            let good = settled::in_force(&wish.started, &wish.checked, wish.catalog.as_ref());
+            settled::save_good(self.layout(), &good);
             return Ok(());
         }
         for (name, value) in &refused {
@@ -151,7 +151,7 @@ impl Pg {
 
     /// An engine that never answered with parameters that are new to it gets its former ones next time.
     pub(crate) fn ended(&self) {
-        let good = parameters::load_good(self.layout());
+        let good = settled::load_good(self.layout());
         let mut wish = self.wish();
         if !wish.ready && !wish.stopping && good.as_ref().is_some_and(|g| *g != wish.started) {
             let why = self
@@ -167,7 +167,7 @@ impl Pg {
         let mut wish = self.wish();
         if !wish.ready {
             wish.ready = true;
-            parameters::save_good(self.layout(), &wish.started);
+            settled::save_good(self.layout(), &wish.started);
         }
     }
 }

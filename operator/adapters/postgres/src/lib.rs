@@ -26,9 +26,11 @@ pub mod promote;
 pub mod replication;
 mod rewind;
 pub mod session;
+pub mod settled;
 pub mod subscribers;
 pub mod sync_names;
 pub mod tls;
+mod value;
 pub mod volume;
 
 pub use binaries::Binaries;

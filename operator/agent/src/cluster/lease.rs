@@ -1,7 +1,6 @@
 //! The authority record in its Lease.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_core::failover::Record;
@@ -17,8 +16,8 @@ use super::hand;
 use crate::options::Options;
 use crate::shell::Inbox;
 
-/// Pause after a write that the server refuses for what it is or who asks: the next try would come in the same moment.
-const REFUSED: Duration = Duration::from_millis(500);
+/// The server refuses a write for what it is or who asks. Nothing was written, and the next try would come in the same moment.
+pub(super) struct Refused;
 
 /// Reads and conditionally replaces one Lease.
 pub struct LeaseStore {
@@ -57,12 +56,12 @@ impl LeaseStore {
         }
     }
 
-    pub(super) async fn write(&self, expect: Version, record: Record) -> CasOutcome {
+    pub(super) async fn write(&self, expect: Version, record: Record) -> Result<CasOutcome, Refused> {
         let Some(mut lease) = self.last().clone() else {
-            return CasOutcome::Conflict;
+            return Ok(CasOutcome::Conflict);
         };
         let Ok(json) = serde_json::to_string(&record) else {
-            return CasOutcome::Conflict;
+            return Ok(CasOutcome::Conflict);
         };
         // Whatever else the Lease says is as last read; if that is not what `expect` names, the server refuses.
         lease.metadata.resource_version = Some(expect.0);
@@ -84,18 +83,16 @@ impl LeaseStore {
             Ok(written) => {
                 let version = version(&written);
                 *self.last() = Some(written);
-                CasOutcome::Written { version }
+                Ok(CasOutcome::Written { version })
             }
-            Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 412) => CasOutcome::Conflict,
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 412) => Ok(CasOutcome::Conflict),
             Err(Error::Api(status)) if matches!(status.code, 400 | 401 | 403 | 422) => {
                 tracing::error!("the record cannot be written: {status}");
-                // It will be read and written again at once.
-                tokio::time::sleep(REFUSED).await;
-                CasOutcome::Conflict
+                Err(Refused)
             }
             Err(e) => {
                 tracing::warn!("no answer to writing the record: {e}");
-                CasOutcome::Unknown
+                Ok(CasOutcome::Unknown)
             }
         }
     }

@@ -17,11 +17,15 @@ use holdfast_core::instance::{CasOutcome, Endpoints, Event, RecordSeen, Version,
 use holdfast_wire::MemberStatus;
 use kube::{Client, Config};
 
+use self::lease::Refused;
 use crate::options::{ClusterKind, Options};
 use crate::shell::Inbox;
 
 /// How long one call about the record may take. Shorter than half of the fence time, so that a leader has several tries.
 pub(crate) const RECORD_DEADLINE: Duration = Duration::from_millis(1000);
+
+/// Pause after a write of the record that is refused, before the machine hears of it: it reads and writes again at once.
+const REFUSED: Duration = Duration::from_millis(500);
 
 /// The cluster, or a folder in its place.
 pub enum Cluster {
@@ -96,12 +100,10 @@ impl Cluster {
         let write = async {
             match self {
                 Cluster::Kubernetes(k) => k.lease.write(expect, record).await,
-                Cluster::Folder(f) => f.write_record(&expect, &record),
+                Cluster::Folder(f) => Ok(f.write_record(&expect, &record)),
             }
         };
-        tokio::time::timeout(RECORD_DEADLINE, write)
-            .await
-            .unwrap_or(CasOutcome::Unknown)
+        outcome(write).await
     }
 
     /// Moves the traffic; tries until written or until a later leader has written. Dropped when superseded.
@@ -128,8 +130,43 @@ impl Cluster {
     }
 }
 
+/// What became of a write, by the deadline. The pause after one that is refused does not count: a server that is slow to refuse
+/// has answered all the same.
+async fn outcome(write: impl Future<Output = Result<CasOutcome, Refused>>) -> CasOutcome {
+    match tokio::time::timeout(RECORD_DEADLINE, write).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(Refused)) => {
+            tokio::time::sleep(REFUSED).await;
+            CasOutcome::Conflict
+        }
+        Err(_) => CasOutcome::Unknown,
+    }
+}
+
 /// Hands an event to the machine.
 pub(crate) fn hand(inbox: &Inbox, event: Event) {
     // The loop ends only with the process.
     let _ = inbox.send(crate::shell::Input::Event(event));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_refusal_is_one_and_the_next_try_does_not_follow_at_once() {
+        let begun = std::time::Instant::now();
+        let late = RECORD_DEADLINE - Duration::from_millis(300);
+        let refused = async {
+            tokio::time::sleep(late).await;
+            Err(Refused)
+        };
+        assert_eq!(outcome(refused).await, CasOutcome::Conflict);
+        assert!(begun.elapsed() >= late + REFUSED, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_write_without_an_answer_is_unknown() {
+        assert_eq!(outcome(std::future::pending()).await, CasOutcome::Unknown);
+    }
 }

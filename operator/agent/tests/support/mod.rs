@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::Options;
 use holdfast_agent::options::ClusterKind;
-use holdfast_core::failover::{MemberName, Record};
+use holdfast_core::failover::{MemberName, Phase, Record};
 use holdfast_core::instance::{Durability, MemberSpec, SetSpec, Timings};
 use holdfast_postgres::Layout;
 use holdfast_wire::{Bootstrap, MemberStatus};
@@ -283,6 +283,12 @@ impl Set {
         let text = std::fs::read_to_string(self.dir.path().join("cluster/record.json")).unwrap();
         let v: Value = serde_json::from_str(&text).unwrap();
         serde_json::from_value(v["record"].clone()).unwrap()
+    }
+
+    /// Somebody leads with every other member in the rule, and takes the traffic.
+    pub fn led_by_all(&self) -> bool {
+        let r = self.record();
+        r.phase == Phase::Leading && r.rule.standbys.len() == self.names.len() - 1 && self.endpoints()["rw"].is_string()
     }
 
     pub fn endpoints(&self) -> Value {

@@ -191,6 +191,11 @@ impl Record {
         }
     }
 
+    /// Whether its leader acknowledges alone, in `Async`: no other member needs to have what it acknowledged.
+    pub fn acknowledges_alone(&self) -> bool {
+        self.asynchronous && self.rule.quorum == 0
+    }
+
     /// Whether a change of this record has carried the command out.
     pub fn has_done(&self, id: &str) -> bool {
         self.last_command

@@ -269,7 +269,7 @@ impl Instance {
 
     /// Whether an election may do without proof.
     fn may_lose(&self, record: &Record) -> bool {
-        let agreed = record.asynchronous || self.mutation.is(Mutant::AsyncByWish);
-        self.wants_async() && agreed && record.rule.quorum == 0
+        let by_wish = self.mutation.is(Mutant::AsyncByWish) && record.rule.quorum == 0;
+        self.wants_async() && (record.acknowledges_alone() || by_wish)
     }
 }

@@ -10,7 +10,7 @@ use holdfast_bed::bed::Owner;
 use holdfast_e2e::fault::Fault;
 use holdfast_e2e::patroni::{Patroni, Tuning};
 use holdfast_e2e::plot::{Row, svg};
-use holdfast_e2e::report::{lines, table};
+use holdfast_e2e::report::{earlier, lines, table};
 use holdfast_e2e::trial::{CLIENTS, Trial, run_with};
 use holdfast_e2e::{House, Set, System};
 
@@ -47,11 +47,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let house = House::open(&args.bed, Owner::Nobody)?;
-    let mut all: BTreeMap<String, Vec<Trial>> = match std::fs::read(&args.json) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} is not from this program; name another file", args.json.display()))?,
-        Err(_) => BTreeMap::new(),
-    };
+    let mut all: BTreeMap<String, Vec<Trial>> = earlier(&args.json)?;
     for which in &args.systems {
         let name = which.to_possible_value().context("a name")?.get_name().to_owned();
         let trials = match which {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use holdfast_bed::bed::Owner;
 use holdfast_e2e::fault::Fault;
-use holdfast_e2e::report::{lines, table};
+use holdfast_e2e::report::{earlier, lines, table};
 use holdfast_e2e::trial::Trial;
 use holdfast_e2e::{House, Set, trial};
 use rand::prelude::*;
@@ -45,12 +45,7 @@ struct Kept {
 
 impl Kept {
     fn open(dir: &Path) -> Result<Kept> {
-        let file = dir.join("chaos.json");
-        match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is not from this program; name another folder", file.display())),
-            Err(_) => Ok(Kept::default()),
-        }
+        earlier(&dir.join("chaos.json"))
     }
 
     fn write(&self, dir: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! A node is drained that holds the primaries of many sets: every one hands over before its Pod is evicted.
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use holdfast_e2e::fault::drain;
@@ -22,7 +23,7 @@ fn a_drained_node_that_holds_all_primaries_of_somebody() {
     let sets: Vec<Set<'_>> = (1..=SETS)
         .map(|n| Set::apply(house, NAMESPACE, &format!("db{n}"), 3, "").unwrap())
         .collect();
-    let result = std::panic::catch_unwind(|| hands_all_over(&sets));
+    let result = catch_unwind(|| hands_all_over(&sets));
     if result.is_err() {
         house.dump(NAMESPACE);
         house.bed.heal_all().unwrap();
@@ -38,7 +39,26 @@ fn hands_all_over(sets: &[Set<'_>]) {
         set.wait_ready(READY).unwrap();
     }
     let node = gather(sets);
-    let name = format!("node{node}");
+    // Whatever comes of it: the faults after this one need the node, too.
+    let drained = catch_unwind(|| leaves(sets, node));
+    house().kubectl(&["uncordon", &format!("node{node}")]).unwrap();
+    for (set, writers) in sets.iter().zip(drained.unwrap()) {
+        set.wait_ready(READY).unwrap();
+        let verdict = writers.finish().unwrap();
+        let longest = verdict.outages.iter().map(|o| o.length()).max().unwrap_or(0);
+        eprintln!(
+            "  {}: {} rows acknowledged, {} unknown, longest outage {:.2} s",
+            set.name,
+            verdict.acknowledged,
+            verdict.unknown,
+            Duration::from_micros(longest).as_secs_f32()
+        );
+        assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
+    }
+}
+
+/// Drains the node: each set leads and writes elsewhere, one term later. Gives the writers, who are still at work.
+fn leaves(sets: &[Set<'_>], node: u8) -> Vec<Writers> {
     let term = |set: &Set<'_>| set.status("/term").unwrap().parse::<u64>().unwrap();
     let before: Vec<u64> = sets.iter().map(term).collect();
     let writers: Vec<Writers> = sets
@@ -65,21 +85,8 @@ fn hands_all_over(sets: &[Set<'_>]) {
     for writers in &writers {
         trial::more_rows(writers, 50).unwrap();
     }
-    house().kubectl(&["uncordon", &name]).unwrap();
     drained.unwrap();
-    for (set, writers) in sets.iter().zip(writers) {
-        set.wait_ready(READY).unwrap();
-        let verdict = writers.finish().unwrap();
-        let longest = verdict.outages.iter().map(|o| o.length()).max().unwrap_or(0);
-        eprintln!(
-            "  {}: {} rows acknowledged, {} unknown, longest outage {:.2} s",
-            set.name,
-            verdict.acknowledged,
-            verdict.unknown,
-            Duration::from_micros(longest).as_secs_f32()
-        );
-        assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
-    }
+    writers
 }
 
 /// Makes each set's member on one node its primary; gives the node's number.
