@@ -121,7 +121,8 @@ impl Fault {
             Fault::Freeze { lasts, .. }
             | Fault::CutOneWay { lasts, .. }
             | Fault::Cut { lasts, .. }
-            | Fault::Isolate { lasts, .. }
+            | Fault::Cut { lasts, .. }
+            | Fault::Reject { lasts, .. }
             | Fault::CutApi { lasts, .. }
             | Fault::Split { lasts, .. }
             | Fault::ApiDown { lasts }
