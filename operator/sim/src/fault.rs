@@ -121,8 +121,8 @@ impl Fault {
             Fault::Freeze { lasts, .. }
             | Fault::CutOneWay { lasts, .. }
             | Fault::Cut { lasts, .. }
-            | Fault::Cut { lasts, .. }
             | Fault::Reject { lasts, .. }
+            | Fault::Isolate { lasts, .. }
             | Fault::CutApi { lasts, .. }
             | Fault::Split { lasts, .. }
             | Fault::ApiDown { lasts }
