@@ -25,6 +25,7 @@ impl World {
     /// Tells an agent soon.
     pub fn tell(&mut self, m: usize, event: Event) {
         let epoch = self.members[m].epoch;
+        let event = Box::new(event);
         self.push(1, Ev::Agent { m, epoch, event });
     }
 
@@ -49,7 +50,7 @@ impl World {
             Ev::Agent {
                 m,
                 epoch,
-                event: Event::Done { work, result },
+                event: Box::new(Event::Done { work, result }),
             },
         );
     }
@@ -61,7 +62,7 @@ impl World {
         let agent = Instance::new(member.name.clone(), timings, m as u64);
         #[cfg(feature = "mutants")]
         let agent = agent.with_mutant(self.mutant);
-        member.agent = Some(agent);
+        member.agent = Some(Box::new(agent));
         member.boot = self.now;
         member.leapt = 0;
         member.told = 0;
@@ -90,6 +91,7 @@ impl World {
         if !self.passes(from, to) {
             return;
         }
+        let message = Box::new(message);
         let mut delay = 1 + self.rng.below(4);
         if self.weather.lossy > self.now {
             if self.rng.chance(200) {
