@@ -25,6 +25,7 @@ impl World {
     /// Tells an agent soon.
     pub fn tell(&mut self, m: usize, event: Event) {
         let epoch = self.members[m].epoch;
+        let event = Box::new(event);
         self.push(1, Ev::Agent { m, epoch, event });
     }
 
@@ -49,7 +50,7 @@ impl World {
             Ev::Agent {
                 m,
                 epoch,
-                event: Event::Done { work, result },
+                event: Box::new(Event::Done { work, result }),
             },
         );
     }
@@ -61,7 +62,7 @@ impl World {
         let agent = Instance::new(member.name.clone(), timings, m as u64);
         #[cfg(feature = "mutants")]
         let agent = agent.with_mutant(self.mutant);
-        member.agent = Some(agent);
+        member.agent = Some(Box::new(agent));
         member.boot = self.now;
         member.leapt = 0;
         member.dark = false;
@@ -100,7 +101,7 @@ impl World {
             delay += self.rng.below(200);
         }
         let (epoch, by) = (self.members[from].epoch, self.members[to].name.clone());
-        let event = Event::Refused { by };
+        let event = Box::new(Event::Refused { by });
         self.push(delay, Ev::Agent { m: from, epoch, event });
     }
 
@@ -122,6 +123,7 @@ impl World {
         if self.refuses(from, to) {
             return self.tell_refused(from, to);
         }
+        let message = Box::new(message);
         let mut delay = 1 + self.rng.below(4);
         if self.weather.lossy > self.now {
             if self.rng.chance(200) {

@@ -52,7 +52,7 @@ impl World {
                 epoch,
                 op,
                 expect,
-                record,
+                record: Box::new(record),
             },
         );
     }
@@ -71,6 +71,7 @@ impl World {
                 true => self.rng.range(1, 400),
                 false => 1,
             };
+            let event = Box::new(event);
             self.push(back, Ev::Agent { m, epoch, event });
         }
     }

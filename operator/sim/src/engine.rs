@@ -33,7 +33,7 @@ impl World {
             Ev::Agent {
                 m,
                 epoch,
-                event: Event::Engine(seen),
+                event: Box::new(Event::Engine(seen)),
             },
         );
     }

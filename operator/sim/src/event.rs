@@ -10,7 +10,7 @@ use crate::model::Rec;
 use crate::plan::Fault;
 
 /// Something that happens at a time. `epoch` names the agent's process, `run` the engine's: what was meant for an earlier
-/// one is dropped.
+/// one is dropped. What is large is boxed: each is moved several times.
 #[derive(Clone, Debug)]
 pub enum Ev {
     Tick {
@@ -25,12 +25,12 @@ pub enum Ev {
     Agent {
         m: usize,
         epoch: u32,
-        event: Event,
+        event: Box<Event>,
     },
     Arrive {
         from: usize,
         m: usize,
-        message: Message,
+        message: Box<Message>,
     },
     Read {
         m: usize,
@@ -42,7 +42,7 @@ pub enum Ev {
         epoch: u32,
         op: u32,
         expect: Version,
-        record: Record,
+        record: Box<Record>,
     },
     Deadline {
         m: usize,
@@ -190,11 +190,14 @@ pub enum Ev {
     Check,
 }
 
+/// So many bits of a key name the place: more events than that never wait at once, nor are more than 2^40 ever asked for.
+const PLACES: u32 = 24;
+
 /// What happens when: a heap of small keys, and the events themselves beside it, where the heap need not move them.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
-    /// Time, number in order of asking, place in `events`.
-    keys: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    /// Time, number in order of asking, place in `events`: as one number, which compares at once.
+    keys: BinaryHeap<Reverse<u128>>,
     events: Vec<Option<Ev>>,
     free: Vec<usize>,
 }
@@ -212,12 +215,15 @@ impl Queue {
                 self.events.len() - 1
             }
         };
-        self.keys.push(Reverse((at, seq, place)));
+        self.keys.push(Reverse(
+            u128::from(at) << 64 | u128::from(seq) << PLACES | place as u128,
+        ));
     }
 
     /// Takes the next.
     pub fn pop(&mut self) -> Option<(u64, Ev)> {
-        let Reverse((at, _, place)) = self.keys.pop()?;
+        let Reverse(key) = self.keys.pop()?;
+        let (at, place) = ((key >> 64) as u64, key as usize & ((1 << PLACES) - 1));
         self.free.push(place);
         Some((at, self.events[place].take()?))
     }

@@ -107,7 +107,7 @@ impl World {
         self.mutant = mutant;
         #[cfg(feature = "mutants")]
         for member in &mut self.members {
-            member.agent = member.agent.take().map(|agent| agent.with_mutant(mutant));
+            member.agent = member.agent.take().map(|agent| Box::new(agent.with_mutant(mutant)));
         }
     }
 

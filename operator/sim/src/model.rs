@@ -116,7 +116,8 @@ pub struct Conn {
 #[derive(Clone, Debug)]
 pub struct Member {
     pub name: MemberName,
-    pub agent: Option<Instance>,
+    /// Apart, because what is asked of each member after each event then lies close together.
+    pub agent: Option<Box<Instance>>,
     /// Counts agent processes.
     pub epoch: u32,
     pub boot: u64,

@@ -7,7 +7,7 @@ use holdfast_core::instance::{Command, Event, MemberSpec, SetSpec};
 use crate::event::Ev;
 use crate::model::Run;
 use crate::plan::Fault;
-use crate::world::World;
+use crate::world::{ADDRESS, World};
 
 /// The version of the parameters in a wish.
 pub fn parameters(spec: &SetSpec) -> u64 {
@@ -22,7 +22,7 @@ impl World {
         all.filter(|(m, member)| *m < self.wanted || member.present)
             .map(|(m, member)| MemberSpec {
                 name: member.name.clone(),
-                address: Some(String::new()),
+                address: Some(ADDRESS.to_owned()),
                 leaving: member.leaving || m >= self.wanted,
                 fenced: member.fenced,
             })

@@ -6,7 +6,7 @@ use holdfast_core::instance::{DiskState, Effect, HowToStop, StartAs, SyncNames, 
 use crate::event::Ev;
 use crate::model::{Dir, Run};
 use crate::operator;
-use crate::world::World;
+use crate::world::{ADDRESS, World};
 
 impl World {
     /// How long an fsync takes on this member now.
@@ -171,8 +171,9 @@ impl World {
                 self.note(|| format!("m{m}: {text}"));
             }
             other => {
-                // names without their types
+                // names without their types, and no address
                 let text = format!("{other:?}")
+                    .replace(&format!("address: {ADDRESS:?}"), "address: \"\"")
                     .replace("DirId(\"", "")
                     .replace("MemberName(\"", "")
                     .replace("\")", "");

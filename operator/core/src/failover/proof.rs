@@ -38,11 +38,17 @@ fn seals_needed_without(rule: &Rule, lost: &[DirId]) -> usize {
 ///
 /// `lost` names directories that a person has given up: commits that only they hold are lost, and no others.
 pub fn proves<'a>(rule: &Rule, seals: impl IntoIterator<Item = &'a Seal>, lost: &[DirId]) -> bool {
+    let seals = seals.into_iter().map(|seal| (&seal.dir, seal.led.is_some()));
+    proven_by(rule, seals, lost)
+}
+
+/// The same, by directories, and whether each led and was never rewound since.
+pub fn proven_by<'a>(rule: &Rule, seals: impl IntoIterator<Item = (&'a DirId, bool)>, lost: &[DirId]) -> bool {
     let Some(leader) = &rule.leader else { return false };
     let (mut members, mut own) = (0, false);
-    for seal in seals {
-        own |= seal.dir == *leader && seal.led.is_some();
-        members += usize::from(rule.standbys.contains(&seal.dir) && !lost.contains(&seal.dir));
+    for (dir, led) in seals {
+        own |= led && dir == leader;
+        members += usize::from(rule.standbys.contains(dir) && !lost.contains(dir));
     }
     own || members >= seals_needed_without(rule, lost)
 }

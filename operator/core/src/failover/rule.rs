@@ -19,10 +19,7 @@ pub fn widen(a: &Rule, b: &Rule) -> Rule {
 /// (a new leader that found fewer serves readers, and commits wait): what the engine asks may be more than the record says,
 /// never less.
 pub fn setting(rule: &Rule, durability: Durability, copies: u16) -> SyncNames {
-    let need = match durability {
-        Durability::Quorum => copies.saturating_sub(1).max(rule.quorum),
-        Durability::Preferred | Durability::Async => rule.quorum,
-    };
+    let need = asked_for(rule, durability, copies);
     if need == 0 {
         return SyncNames::Alone;
     }
@@ -32,6 +29,25 @@ pub fn setting(rule: &Rule, durability: Durability, copies: u16) -> SyncNames {
     SyncNames::Any {
         quorum: need,
         standbys: rule.standbys.clone(),
+    }
+}
+
+fn asked_for(rule: &Rule, durability: Durability, copies: u16) -> u16 {
+    match durability {
+        Durability::Quorum => copies.saturating_sub(1).max(rule.quorum),
+        Durability::Preferred | Durability::Async => rule.quorum,
+    }
+}
+
+/// Whether a setting is the one that enforces a rule. A leader asks at every step, so nothing is copied.
+pub fn is_setting(sync: &SyncNames, rule: &Rule, durability: Durability, copies: u16) -> bool {
+    let need = asked_for(rule, durability, copies);
+    match sync {
+        SyncNames::Alone => need == 0,
+        SyncNames::Nobody => need != 0 && rule.standbys.is_empty(),
+        SyncNames::Any { quorum, standbys } => {
+            need != 0 && *quorum == need && !rule.standbys.is_empty() && *standbys == rule.standbys
+        }
     }
 }
 
@@ -92,6 +108,31 @@ pub fn desired(now: &Rule, durability: Durability, copies: u16, able: &BTreeSet<
     }
 }
 
+/// Whether a rule is the one that [`desired`] would make of it. `able` are in order. A leader asks at every step, so nothing
+/// is copied.
+pub fn is_desired<'a>(
+    now: &Rule,
+    durability: Durability,
+    copies: u16,
+    able: impl ExactSizeIterator<Item = &'a DirId>,
+) -> bool {
+    let need = copies.saturating_sub(1);
+    if durability == Durability::Async || need == 0 {
+        return now.standbys.is_empty() && now.quorum == 0;
+    }
+    let enough = able.len() >= usize::from(need);
+    if enough || durability == Durability::Preferred {
+        let quorum = if enough {
+            need
+        } else {
+            u16::try_from(able.len()).unwrap_or(need)
+        };
+        return now.quorum == quorum && now.standbys.iter().eq(able);
+    }
+    let new = able.filter(|dir| !now.standbys.contains(*dir)).count();
+    now.standbys.len() + new < usize::from(need) || (new == 0 && now.quorum == need)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -133,6 +174,23 @@ mod tests {
             prop_assert!(to.standbys.len() >= usize::from(to.quorum));
             let wide = widen(&now, &to);
             prop_assert!(wide.standbys.len() >= usize::from(wide.quorum));
+        }
+
+        /// What is asked without making a rule or a setting is what comparing with it would tell.
+        #[test]
+        fn asking_agrees_with_making(s in 0u8..64, q in 0u16..6, t in 0u8..64, able in 0u8..64, copies in 0u16..7, d in 0usize..3) {
+            let durability = [Durability::Quorum, Durability::Preferred, Durability::Async][d];
+            let able = set(able);
+            let rules = [rule(s, q), desired(&rule(s, q), durability, copies, &able)];
+            for now in &rules {
+                let same = desired(now, durability, copies, &able) == *now;
+                prop_assert_eq!(is_desired(now, durability, copies, able.iter()), same);
+            }
+            let settings = [SyncNames::Nobody, SyncNames::Alone, setting(&rule(t, q), durability, copies), setting(&rules[1], durability, copies)];
+            for sync in settings {
+                let same = setting(&rules[1], durability, copies) == sync;
+                prop_assert_eq!(is_setting(&sync, &rules[1], durability, copies), same);
+            }
         }
 
         /// Seals that prove under the wide rule meet every acknowledging set of both rules that it covers.

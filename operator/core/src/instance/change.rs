@@ -61,13 +61,13 @@ impl Instance {
             return;
         }
         let Some(spec) = &self.spec else { return };
-        let desired = rule::desired(&record.rule, spec.durability, spec.copies, &self.able());
-        let aim = self.change.as_ref().map(|change| change.to.clone());
-        let settled = aim.as_ref().is_none_or(|to| *to == record.rule);
-        if desired == record.rule && settled {
+        let (durability, copies) = (spec.durability, spec.copies);
+        let settled = self.change.as_ref().is_none_or(|change| change.to == record.rule);
+        if settled && rule::is_desired(&record.rule, durability, copies, self.able_dirs()) {
             self.change = None;
             return self.keep_setting(&record.rule, seen);
         }
+        let desired = rule::desired(&record.rule, durability, copies, &self.able());
         let other = !self.in_force(&record.rule) || !self.views_covered_by(&record.rule);
         let unset = self.sync_in_force().is_none() || (!self.served.gate && other);
         if unset && self.change.is_none() {
@@ -77,7 +77,7 @@ impl Instance {
         if self.served.asked.is_some() {
             return;
         }
-        if aim.as_ref() != Some(&desired) {
+        if self.change.as_ref().map(|change| &change.to) != Some(&desired) {
             self.change = Some(Change {
                 to: desired,
                 from: record.rule.clone(),
@@ -99,21 +99,28 @@ impl Instance {
 
     /// Makes this rule's setting be in force, and walsenders count by nothing that the rule does not cover.
     fn keep_setting(&mut self, rule: &Rule, seen: &PrimarySeen) {
-        self.set_sync(self.setting(rule));
         if self.in_force(rule) {
             self.only_views_of(rule, seen);
+        } else {
+            self.set_sync(self.setting(rule));
         }
     }
 
     /// The setting that enforces a rule, by the wish.
     pub(super) fn setting(&self, rule: &Rule) -> SyncNames {
-        let wish = self.spec.as_ref().map(|spec| (spec.durability, spec.copies));
-        let (durability, copies) = wish.unwrap_or((super::Durability::Quorum, 1));
+        let (durability, copies) = self.wish();
         rule::setting(rule, durability, copies)
     }
 
+    fn wish(&self) -> (super::Durability, u16) {
+        let wish = self.spec.as_ref().map(|spec| (spec.durability, spec.copies));
+        wish.unwrap_or((super::Durability::Quorum, 1))
+    }
+
     fn in_force(&self, rule: &Rule) -> bool {
-        self.sync_in_force() == Some(&self.setting(rule))
+        let (durability, copies) = self.wish();
+        self.sync_in_force()
+            .is_some_and(|sync| rule::is_setting(sync, rule, durability, copies))
     }
 
     fn stage(&mut self, stage: Stage) {

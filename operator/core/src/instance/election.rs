@@ -1,5 +1,6 @@
 //! Opening an election, and being elected.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, Term, position, proof};
@@ -169,12 +170,14 @@ impl Instance {
         Vec::new()
     }
 
-    fn rule_to_prove(&self, rule: &Rule) -> Rule {
-        let mut rule = rule.clone();
+    fn rule_to_prove<'a>(&self, rule: &'a Rule) -> Cow<'a, Rule> {
+        let mut rule = Cow::Borrowed(rule);
         if self.mutation.is(Mutant::ProofOffByOne) {
+            let rule = rule.to_mut();
             rule.quorum = rule.quorum.saturating_add(1);
         }
         if self.mutation.is(Mutant::StrangersCount) {
+            let rule = rule.to_mut();
             let size = rule.standbys.len();
             let strangers = self.seals.values().map(|(seal, _)| seal.dir.clone());
             let counted: Vec<DirId> = strangers
@@ -234,32 +237,18 @@ impl Instance {
 
     /// Whether the members heard lately could prove an election: if not, to open one would only end a term.
     pub(super) fn could_prove(&self, record: &Record, lost: &[DirId]) -> bool {
-        let mine = self.disk.dir.iter().cloned();
+        let mine = self.disk.dir.iter();
+        let peers = || self.peers.of.iter().filter(|(m, _)| self.live(m));
         // A leader that is there but down starts again in place sooner than it could be elected by its own directory alone.
-        let theirs = self
-            .peers
-            .of
-            .iter()
-            .filter(|(m, _)| self.live(m) && **m != record.leader)
-            .filter_map(|(_, p)| p.last.dir.clone());
-        let of = |dir, led| Seal {
-            dir,
-            position: Default::default(),
-            led,
-        };
+        let theirs = peers()
+            .filter(|(m, _)| **m != record.leader)
+            .filter_map(|(_, p)| p.last.dir.as_ref());
         // A directory that is no more led nothing that it could prove.
-        let gone = self.peers.of.iter().filter(|(m, _)| self.live(m)).filter_map(|(_, p)| {
-            let dir = p.last.gone.clone()?;
-            Some(of(dir, None))
-        });
-        let theirs_beside = self.peers.of.iter().filter(|(m, _)| self.live(m));
-        let theirs_beside = theirs_beside.flat_map(|(_, peer)| peer.last.beside.clone());
-        let beside = self.beside().into_iter().chain(theirs_beside);
-        let gone = gone.chain(beside.map(|dir| of(dir, None)));
-        let there = mine.chain(theirs).map(|dir| of(dir, Some(record.term)));
-        let seals: Vec<Seal> = there.chain(gone).collect();
+        let gone = peers().flat_map(|(_, p)| p.last.gone.iter().chain(&p.last.beside));
+        let gone = gone.chain(self.beside_dirs()).map(|dir| (dir, false));
+        let seals = mine.chain(theirs).map(|dir| (dir, true)).chain(gone);
         let own_async = self.may_lose(record) && record.rule.leader.is_some();
-        proof::proves(&self.rule_to_prove(&record.rule), &seals, lost) || own_async
+        own_async || proof::proven_by(&self.rule_to_prove(&record.rule), seals, lost)
     }
 
     /// Whether this member's wish is `Async`.

@@ -117,12 +117,14 @@ impl Instance {
 
     /// Directories that it has set aside and could answer for: by their last words, or by putting them back.
     pub(super) fn beside(&self) -> Vec<DirId> {
-        let answers = self
-            .disk
-            .aside
-            .iter()
-            .filter(|aside| aside.position.is_some() || !self.whole());
-        answers.map(|aside| aside.dir.clone()).collect()
+        self.beside_dirs().cloned().collect()
+    }
+
+    /// The same, to look at.
+    pub(super) fn beside_dirs(&self) -> impl Iterator<Item = &DirId> {
+        let aside = self.disk.aside.iter();
+        let answers = aside.filter(|aside| aside.position.is_some() || !self.whole());
+        answers.map(|aside| &aside.dir)
     }
 
     fn heartbeat(&self) -> Heartbeat {

@@ -279,7 +279,12 @@ impl Instance {
 
     /// The standbys that could acknowledge lately.
     pub(super) fn able(&self) -> BTreeSet<DirId> {
-        self.lead.iter().flat_map(|lead| lead.able.keys().cloned()).collect()
+        self.able_dirs().cloned().collect()
+    }
+
+    /// The same, to look at, in order.
+    pub(super) fn able_dirs(&self) -> impl ExactSizeIterator<Item = &DirId> {
+        self.lead.as_ref().map(|lead| lead.able.keys()).unwrap_or_default()
     }
 
     fn finish_promotion(&mut self, record: &Record, seen: &PrimarySeen) {

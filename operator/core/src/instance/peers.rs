@@ -53,6 +53,9 @@ impl Instance {
         }
         self.called = self.called.max(beat.term);
         for dir in beat.dir.iter().chain(&beat.gone).chain(&beat.beside) {
+            if self.peers.dirs.get(dir) == Some(&from) {
+                continue;
+            }
             if self.peers.dirs.len() >= MOST_DIRS && !self.peers.dirs.contains_key(dir) {
                 self.peers.dirs.pop_first();
             }
@@ -93,30 +96,24 @@ impl Instance {
 
     /// Whether a majority of members, this one included, was heard within `ms`.
     pub(super) fn majority_within(&self, ms: u64) -> bool {
-        let (near, all) = self.heard_within(ms);
-        near * 2 > all
+        let half = self.spec.as_ref().map_or(0, |spec| spec.members.len()) / 2;
+        self.heard_within(ms).nth(half).is_some()
     }
 
     /// Whether every other member was heard within `ms`.
     pub(super) fn everybody_within(&self, ms: u64) -> bool {
-        let (near, all) = self.heard_within(ms);
-        near == all
+        let all = self.spec.as_ref().map_or(0, |spec| spec.members.len());
+        self.heard_within(ms).count() == all
     }
 
-    /// How many members were heard within `ms`, this one included, and how many there are.
-    fn heard_within(&self, ms: u64) -> (usize, usize) {
+    /// The members that were heard within `ms`, this one included.
+    fn heard_within(&self, ms: u64) -> impl Iterator<Item = &MemberName> {
         let members = self.spec.iter().flat_map(|spec| &spec.members).map(|m| &m.name);
-        let (mut all, mut near) = (0_usize, 0_usize);
-        for name in members {
-            all += 1;
-            let heard = self
-                .peers
-                .of
-                .get(name)
-                .is_some_and(|peer| self.now.since(peer.heard) <= ms);
-            near += usize::from(heard || *name == self.me);
-        }
-        (near, all)
+        let heard = move |name: &MemberName| {
+            let peer = self.peers.of.get(name);
+            peer.is_some_and(|peer| self.now.since(peer.heard) <= ms)
+        };
+        members.filter(move |name| **name == self.me || heard(name))
     }
 
     /// Where a member is reached: as it said itself, else as the operator saw it.
@@ -145,6 +142,11 @@ impl Instance {
         self.known_member(dir)
             .cloned()
             .unwrap_or_else(|| MemberName(dir.0.clone()))
+    }
+
+    /// The same, to look at.
+    pub(super) fn member_of_str<'a>(&'a self, dir: &'a DirId) -> &'a str {
+        self.known_member(dir).map_or(&dir.0, |member| &member.0)
     }
 
     /// The member that has or had a directory.

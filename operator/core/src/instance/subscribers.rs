@@ -33,11 +33,11 @@ pub fn stale_slots(slots: &[LogicalSlot], led: bool) -> Vec<&str> {
 
 /// The standbys that can back a change before a subscriber gets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backers {
+pub struct Backers<'a> {
     /// Those that could acknowledge lately.
-    pub able: BTreeSet<DirId>,
+    pub able: Vec<&'a DirId>,
     /// Those of them that have flushed nearly all.
-    pub near: BTreeSet<DirId>,
+    pub near: Vec<&'a DirId>,
 }
 
 /// The members that must have flushed a change before a subscriber gets it, so that a failover never leaves a subscriber
@@ -47,25 +47,32 @@ pub struct Backers {
 ///    are named stay, if they are as fit as others; a standby that is away or far behind is replaced.
 /// 2. Fewer than `q` are there: all of S. Commits wait for them, and subscribers do.
 /// 3. A rule that asks for none: those that are there and near. It is the best that can be had without making anybody wait.
-pub fn backing(
-    rule: &Rule,
-    there: &Backers,
-    member_of: impl Fn(&DirId) -> MemberName,
-    named: &BTreeSet<MemberName>,
-) -> BTreeSet<MemberName> {
+///
+/// Asked at every look at the engine, so members are whatever `member_of` makes of a directory: their names, not copied.
+pub fn backing<'a, M: Ord>(
+    rule: &'a Rule,
+    there: &Backers<'a>,
+    member_of: impl Fn(&'a DirId) -> M,
+    named: impl Fn(&M) -> bool,
+) -> Vec<M> {
     if rule.quorum == 0 {
-        return there.near.iter().map(member_of).collect();
+        return there.near.iter().copied().map(member_of).collect();
     }
-    let members =
-        |of: &BTreeSet<DirId>| -> BTreeSet<MemberName> { of.intersection(&rule.standbys).map(&member_of).collect() };
-    let (able, near) = (members(&there.able), members(&there.near));
+    let members = |of: &[&'a DirId]| -> Vec<M> {
+        let counted = of.iter().copied().filter(|dir| rule.standbys.contains(*dir));
+        let mut members: Vec<M> = counted.map(&member_of).collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    };
+    let (mut able, near) = (members(&there.able), members(&there.near));
     let need = usize::from(rule.quorum);
     if able.len() < need {
         return rule.standbys.iter().map(member_of).collect();
     }
-    let mut best: Vec<&MemberName> = able.iter().collect();
-    best.sort_by_key(|m| (!near.contains(*m), !named.contains(*m)));
-    best.into_iter().take(need).cloned().collect()
+    able.sort_by_key(|m| (!near.contains(m), !named(m)));
+    able.truncate(need);
+    able
 }
 
 impl Instance {
@@ -78,19 +85,27 @@ impl Instance {
             let behind = |r: &super::ReplicaSeen| seen.flushed.0.saturating_sub(r.flushed.0);
             seen.replicas.iter().any(|r| r.dir == **dir && behind(r) <= bound)
         };
-        let able = self.able();
-        let near = able.iter().filter(is_near).cloned().collect();
+        let able: Vec<&DirId> = lead.able.keys().collect();
+        let near = able.iter().copied().filter(is_near).collect();
         let there = Backers { able, near };
-        let rules = match &self.change {
-            Some(change) => vec![&change.from, &change.to],
-            None => vec![&record.rule],
+        let (rule, other) = match &self.change {
+            Some(change) => (&change.from, Some(&change.to)),
+            None => (&record.rule, None),
         };
-        let named = lead.backing.clone().unwrap_or_default();
-        let wanted: BTreeSet<MemberName> = rules
-            .into_iter()
-            .flat_map(|rule| backing(rule, &there, |dir| self.member_of(dir), &named))
-            .collect();
-        if let Some(lead) = self.lead.as_mut().filter(|lead| lead.backing.as_ref() != Some(&wanted)) {
+        let named = |m: &&str| lead.backing.iter().flatten().any(|named| named.0 == **m);
+        let member_of = |dir| self.member_of_str(dir);
+        let mut wanted = backing(rule, &there, member_of, named);
+        if let Some(other) = other {
+            wanted.extend(backing(other, &there, member_of, named));
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let as_asked = |before: &BTreeSet<MemberName>| before.iter().map(|m| m.0.as_str()).eq(wanted.iter().copied());
+        if lead.backing.as_ref().is_some_and(as_asked) {
+            return;
+        }
+        let wanted: BTreeSet<MemberName> = wanted.into_iter().map(|m| MemberName(m.to_owned())).collect();
+        if let Some(lead) = &mut self.lead {
             lead.backing = Some(wanted.clone());
             self.out.push(Effect::HoldSubscribers(wanted));
         }
@@ -125,11 +140,22 @@ mod tests {
         dirs(bits).iter().map(member).collect()
     }
 
-    fn there(able: u8, near: u8) -> Backers {
-        Backers {
-            able: dirs(able),
-            near: dirs(near & able),
-        }
+    fn there(able: u8, near: u8) -> (BTreeSet<DirId>, BTreeSet<DirId>) {
+        (dirs(able), dirs(near & able))
+    }
+
+    fn backing(
+        rule: &Rule,
+        there: &(BTreeSet<DirId>, BTreeSet<DirId>),
+        member_of: impl Fn(&DirId) -> MemberName,
+        named: &BTreeSet<MemberName>,
+    ) -> BTreeSet<MemberName> {
+        let there = Backers {
+            able: there.0.iter().collect(),
+            near: there.1.iter().collect(),
+        };
+        let backing = super::backing(rule, &there, member_of, |m| named.contains(m));
+        backing.into_iter().collect()
     }
 
     #[test]
