@@ -68,8 +68,12 @@ impl Instance {
         (leads && writes && self.live(&record.leader)).then_some(&peer.last)
     }
 
-    /// Whether the candidate, by its seal, ends its log where this member's ends.
-    fn ends_alike(&self, record: &Record, own: Position) -> bool {
+    /// Whether the candidate, by its seal, ends its log where this member's ends, and that is where a record ends: the promotion leaves
+    /// nothing of a record that is there in part, and PostgreSQL lets a standby that has that part follow all the same.
+    fn ends_alike(&self, record: &Record, own: Position, seen: &StandbySeen) -> bool {
+        if seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTornRecords) {
+            return false;
+        }
         let seals = self.seals.get(&record.leader).map(|(seal, _)| seal);
         let Some(seal) = seals.filter(|seal| seal.term == record.term && !seal.gone) else {
             return false;
@@ -118,7 +122,9 @@ impl Instance {
             }
         }
         let same = self.disk.following == Some(record.term) && self.disk.sealed.is_none();
-        let upstream = if same { self.upstream(record) } else { None };
+        // Not before the candidate is ready: what it has not replayed may not be there after its promotion.
+        let there = record.phase == Phase::Leading || self.offered(record) || self.leader_speaks(record).is_some();
+        let upstream = if same && there { self.upstream(record) } else { None };
         self.start(StartAs::Standby { upstream });
     }
 
@@ -190,6 +196,16 @@ impl Instance {
                         .address_of(&record.leader)
                         .is_none_or(|address| address == now.address)
             };
+            // What it counted on did not come true: its log ends beyond where the leader's term begins.
+            let history = self.leader_speaks(record).map(|beat| &beat.history);
+            let own = self.position();
+            let torn = own == self.disk.base && history.is_some_and(|h| !position::on_history(own, record.term, h));
+            if torn && !self.mutation.is(Mutant::TakesTornRecords) {
+                if record.phase == Phase::Leading {
+                    self.rewind(record);
+                }
+                return;
+            }
             // One that finds no slot there tries again much later.
             let ready = attached || self.offered(record) || self.leader_speaks(record).is_some();
             if ready && self.following == 0 && !now.as_ref().is_some_and(same) {
@@ -209,7 +225,7 @@ impl Instance {
         let own = self.position();
         let on = match self.leader_speaks(record) {
             Some(beat) => position::on_history(own, record.term, &beat.history),
-            None if self.ends_alike(record, own) => true,
+            None if self.ends_alike(record, own, seen) => true,
             None => return,
         };
         if on {
@@ -477,6 +493,24 @@ mod tests {
         member.step(Moment(at), Event::Record(RecordSeen::Found { record, version }))
     }
 
+    /// "c" is sealed for term 2.
+    fn seals(member: &mut Instance, at: u64, ends: Lsn) {
+        let position = Position {
+            term: Term(1),
+            lsn: ends,
+        };
+        let seal = SealAnswer {
+            term: Term(2),
+            dir: dir("d3"),
+            position,
+            gone: false,
+            led: None,
+            beside: Vec::new(),
+        };
+        let (from, message) = (MemberName("c".into()), Message::Sealed(seal));
+        member.step(Moment(at), Event::Message { from, message });
+    }
+
     /// "b", sealed for term 2 at `POINT`; "c" is sealed where it is said, and was elected.
     fn elected(ends: Lsn) -> (Instance, Vec<Effect>) {
         let mut b = follows();
@@ -488,19 +522,7 @@ mod tests {
             "{out:?}"
         );
         done(&mut b, 70, Work::Persist);
-        let seal = SealAnswer {
-            term: Term(2),
-            dir: dir("d3"),
-            position: Position {
-                term: Term(1),
-                lsn: ends,
-            },
-            gone: false,
-            led: None,
-            beside: Vec::new(),
-        };
-        let (from, message) = (MemberName("c".into()), Message::Sealed(seal));
-        b.step(Moment(80), Event::Message { from, message });
+        seals(&mut b, 80, ends);
         let out = says(&mut b, 90, Phase::Promoting, "c");
         (b, out)
     }
@@ -539,6 +561,32 @@ mod tests {
         assert!(!attaches(&hears(&mut b, 95, "c", candidate(false))));
         assert!(!attaches(&done(&mut b, 100, Work::Persist)), "no slot is there");
         assert!(attaches(&hears(&mut b, 110, "c", candidate(true))));
+    }
+
+    #[test]
+    fn a_member_whose_log_ends_in_the_midst_of_a_record_waits_for_the_promotion() {
+        let mut b = follows();
+        let torn = |receiving| {
+            let at = |flushed, replayed| {
+                let Event::Engine(Engine::Standby(seen)) = standby(flushed, receiving) else {
+                    unreachable!()
+                };
+                Event::Engine(Engine::Standby(StandbySeen { replayed, ..seen }))
+            };
+            at(POINT, Lsn(POINT.0 - 1))
+        };
+        says(&mut b, 40, Phase::Sealing, "c");
+        done(&mut b, 50, Work::Follow);
+        b.step(Moment(60), torn(false));
+        done(&mut b, 70, Work::Persist);
+        seals(&mut b, 80, POINT);
+        let out = says(&mut b, 90, Phase::Promoting, "c");
+        assert!(
+            persists(&out).is_none(),
+            "of that record the promotion leaves nothing: {out:?}"
+        );
+        let out = hears(&mut b, 95, "c", candidate(true));
+        assert!(persists(&out).is_none() && !attaches(&out), "{out:?}");
     }
 
     #[test]

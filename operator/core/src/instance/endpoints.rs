@@ -6,7 +6,7 @@ use crate::failover::{DirId, MemberName, Record, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
-use super::event::{Engine, PrimarySeen, WorkResult};
+use super::event::{Engine, PrimarySeen, StandbySeen, WorkResult};
 use super::machine::Instance;
 use super::message::Role;
 use super::walsenders::Views;
@@ -152,18 +152,21 @@ impl Instance {
 
     pub(super) fn slotted(&mut self, result: &WorkResult) {
         self.served.slotting = false;
-        if let (Some((_, there)), WorkResult::Ok { .. }) = (&mut self.served.early, result) {
-            *there = true;
-        }
+        self.served.early = match (self.served.early, result) {
+            (Some((term, _)), WorkResult::Ok { .. }) => Some((term, true)),
+            _ => None,
+        };
     }
 
-    /// Whether this candidate may be followed before it is promoted: it has slots, and all of its log is replayed. Of a record that is
-    /// there in part the promotion leaves nothing: whoever has that part, too, will be refused.
+    /// Whether this candidate may be followed before it is promoted: it has slots, and its log ends with a whole record, where its seal
+    /// says. Of a record that is there in part the promotion leaves nothing.
     pub(super) fn ready(&self) -> bool {
         let Some(term) = self.record().map(|record| record.term) else {
             return false;
         };
         let candidate = self.role == Role::Candidate && self.served.early == Some((term, true));
-        candidate && matches!(&*self.engine, Engine::Standby(seen) if seen.replayed == seen.flushed)
+        let seal = self.seals.get(&self.me).map(|(seal, _)| seal.position.lsn);
+        let whole = |seen: &StandbySeen| seen.replayed == seen.flushed && seal == Some(seen.flushed);
+        candidate && matches!(&*self.engine, Engine::Standby(seen) if whole(seen))
     }
 }

@@ -287,6 +287,13 @@ impl Instance {
         self.lead.as_ref().map(|lead| lead.able.keys()).unwrap_or_default()
     }
 
+    /// Whether what a standby has flushed is told by a walsender that counts by the setting: one that came before the promotion tells of
+    /// the old timeline until the standby has gone over.
+    fn gone_over(&self, seen: &PrimarySeen, replica: &super::ReplicaSeen) -> bool {
+        let named = matches!(&seen.sync, SyncNames::Any { standbys, .. } if standbys.contains(&replica.dir));
+        !named || replica.counts
+    }
+
     fn finish_promotion(&mut self, record: &Record, seen: &PrimarySeen) {
         self.wait(Why::Promoting { term: record.term });
         if self.served.sync.is_none() && self.served.asked.is_none() {
@@ -300,7 +307,7 @@ impl Instance {
         let flushed = seen
             .replicas
             .iter()
-            .filter(|r| r.flushed >= lead.point || skips)
+            .filter(|r| (r.flushed >= lead.point && self.gone_over(seen, r)) || skips)
             .map(|r| r.dir.clone());
         let flushed: BTreeSet<DirId> = flushed.collect();
         let able: BTreeSet<DirId> = self.able().intersection(&flushed).cloned().collect();

@@ -509,6 +509,8 @@ impl Instance {
         self.served.asked = None;
         self.served.sync = None;
         self.served.views = Views::default();
+        // The next process drops the slots that it finds.
+        self.served.early = None;
     }
 
     /// Whether a whole data directory is here.

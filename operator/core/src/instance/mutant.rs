@@ -17,6 +17,8 @@ pub enum Mutant {
     ClaimsFollowing,
     /// A member takes a candidate's log before that is promoted though its own ends earlier.
     AttachesBehind,
+    /// A member whose log ends with part of a record takes a candidate's log before that is promoted.
+    TakesTornRecords,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -104,7 +106,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 48] = [
+    pub const ALL: [Mutant; 49] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -112,6 +114,7 @@ impl Mutant {
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
+        Mutant::TakesTornRecords,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
