@@ -13,7 +13,7 @@ fn covering(dir: &Dir, n: usize) -> Term {
     let ancestor = dir
         .history
         .iter()
-        .find(|(_, end)| n as u64 <= end.0)
+        .find(|(_, end)| dir.lsn(n) <= *end)
         .map(|(term, _)| *term);
     ancestor.unwrap_or(Term(dir.timeline))
 }
@@ -38,6 +38,25 @@ impl World {
         );
     }
 
+    /// How far a standby tells its walsender that it has flushed: what it has received of a record that is there in part counts.
+    pub(crate) fn told(&self, m: usize) -> Lsn {
+        let member = &self.members[m];
+        let Some(dir) = &member.dir else { return Lsn(0) };
+        let all = dir.flushed == dir.log.len();
+        Lsn(dir.lsn(dir.flushed).0 + if all { member.engine.torn } else { 0 })
+    }
+
+    /// The same as its agent sees it: of such a record nothing counts but while its receiver takes the log of the leader that it follows.
+    fn flushed(&self, m: usize) -> Lsn {
+        let member = &self.members[m];
+        let Some(dir) = &member.dir else { return Lsn(0) };
+        let takes = member.engine.receiver.is_some() && member.disk.following == Some(Term(dir.timeline));
+        if takes || self.mutant == Some(holdfast_core::instance::Mutant::CountsTorn) {
+            return self.told(m);
+        }
+        dir.lsn(dir.flushed)
+    }
+
     fn look(&self, m: usize) -> Seen {
         let member = &self.members[m];
         let engine = &member.engine;
@@ -49,16 +68,16 @@ impl World {
             Run::Down => Seen::Down { clean: dir.clean },
             Run::Starting { .. } => Seen::Starting,
             Run::Standby => Seen::Standby(StandbySeen {
-                flushed: Lsn(dir.flushed as u64),
-                replayed: Lsn(dir.flushed as u64),
+                flushed: self.flushed(m),
+                replayed: dir.lsn(dir.flushed),
                 receiving: engine.receiver.is_some(),
                 diverged: engine.diverged.clone(),
                 history: dir.history.clone(),
             }),
             Run::Primary => Seen::Primary(PrimarySeen {
                 term: Term(dir.timeline),
-                flushed: Lsn(dir.flushed as u64),
-                inserted: Lsn(dir.log.len() as u64),
+                flushed: dir.lsn(dir.flushed),
+                inserted: dir.lsn(dir.log.len()),
                 sync: engine.sync.clone(),
                 history: dir.history.clone(),
                 replicas: self
@@ -66,8 +85,8 @@ impl World {
                     .map(|conn| ReplicaSeen {
                         dir: conn.dir.clone(),
                         streaming: conn.streaming,
-                        flushed: Lsn(conn.flushed as u64),
-                        replayed: Lsn(conn.flushed as u64),
+                        flushed: conn.told,
+                        replayed: conn.told,
                         counts: matches!(&conn.view, SyncNames::Any { standbys, .. } if standbys.contains(&conn.dir)),
                     })
                     .collect(),
@@ -222,8 +241,9 @@ impl World {
         };
         let end = dir.log.len();
         let parent = covering(dir, end);
-        dir.history.retain(|(_, e)| (e.0 as usize) < end);
-        dir.history.push((parent, Lsn(end as u64)));
+        let fork = dir.lsn(end);
+        dir.history.retain(|(_, e)| *e < fork);
+        dir.history.push((parent, fork));
         dir.timeline = term;
         dir.append(noise);
         dir.flushed = dir.log.len();
@@ -231,6 +251,8 @@ impl World {
             // A standby keeps no more log than it may need itself.
             dir.gone = dir.gone.max(end.saturating_sub(keeps));
         }
+        // Of a record that is there in part nothing is left.
+        member.engine.torn = 0;
         member.engine.run = Run::Primary;
         member.engine.gate = false;
         member.engine.configured = sync.clone();

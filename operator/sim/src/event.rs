@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use holdfast_core::failover::{MemberName, Record};
+use holdfast_core::failover::{Lsn, MemberName, Record};
 use holdfast_core::instance::{Event, Message, SyncNames, Upstream, Version, Work};
 
 use crate::model::Rec;
@@ -145,6 +145,8 @@ pub enum Ev {
         m: usize,
         start: usize,
         recs: Vec<Rec>,
+        /// So much of the record after them.
+        torn: u64,
     },
     Flush {
         m: usize,
@@ -155,6 +157,7 @@ pub enum Ev {
         conn: u64,
         m: usize,
         flushed: usize,
+        told: Lsn,
     },
     KeepAlive {
         conn: u64,

@@ -85,6 +85,7 @@ impl Runner {
                 Plan {
                     seed: 1,
                     keeps: 0,
+                    torn: false,
                     faults: Vec::new(),
                     ..plan.clone()
                 },
@@ -96,6 +97,11 @@ impl Runner {
         let mut world = running.clone();
         world.rng = crate::rng::Rng::new(plan.seed);
         world.plan = plan.clone();
+        for member in &mut world.members {
+            if let Some(dir) = &mut member.dir {
+                dir.sized = plan.torn;
+            }
+        }
         world.corrupt(mutant);
         world
     }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
 use holdfast_core::instance::{DiskState, Effect, Instance, Moment, Refusal, SetSpec, SyncNames, Upstream, VolumeSeen};
 
-/// One record of a log. Its LSN is its place, counted from 1.
+/// One record of a log. Its place is counted from 1; its LSN is where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rec {
     /// The timeline that wrote it.
     pub term: u32,
+    /// Where it ends.
+    pub end: u64,
     /// A hash of it and all before: equal chains mean equal prefixes.
     pub chain: u64,
 }
@@ -35,6 +37,12 @@ pub struct Dir {
     pub clean: bool,
     /// Physical slots, by member, and from where each holds the log; `None` when that was too much, and the slot is lost.
     pub slots: BTreeMap<MemberName, Option<usize>>,
+    /// Records have sizes, of which some are long; else each counts for one.
+    pub sized: bool,
+    /// How often a primary has begun to write here: what it writes after a crash is another record.
+    pub runs: u64,
+    /// So much of the next record is on disk, though it is not finished.
+    pub begun: u64,
     /// So many records at the beginning of the log are no more, though this model keeps them to compare.
     pub gone: usize,
 }
@@ -45,11 +53,44 @@ impl Dir {
         n == 0 || self.log.get(n - 1).is_some_and(|rec| rec.chain == chain)
     }
 
+    /// Where the first `n` records end.
+    pub fn lsn(&self, n: usize) -> Lsn {
+        let last = n.checked_sub(1).and_then(|i| self.log.get(i));
+        Lsn(last.map_or(0, |rec| rec.end))
+    }
+
+    /// How many whole records there are up to there.
+    pub fn upto(&self, lsn: Lsn) -> usize {
+        self.log.partition_point(|rec| rec.end <= lsn.0)
+    }
+
+    /// How long the next record will be.
+    fn next_size(&self) -> u64 {
+        let last = self.log.last().map_or(1, |rec| rec.chain);
+        let draw = (last ^ u64::from(self.timeline) ^ self.runs << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61;
+        match (self.sized, draw) {
+            (false, _) => 1,
+            (true, 0 | 1) => 40,
+            (true, _) => 2,
+        }
+    }
+
+    /// Some of the next record reaches the disk.
+    pub fn begin_next(&mut self, draw: u64) {
+        let most = self.next_size() - 1;
+        if most > 0 {
+            self.begun = self.begun.max(1 + draw % most);
+        }
+    }
+
     /// Writes one more record.
     pub fn append(&mut self, noise: u64) {
         let before = self.log.last().map_or(0, |rec| rec.chain);
+        let end = self.lsn(self.log.len()).0 + self.next_size();
+        self.begun = 0;
         let chain = (before ^ noise).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ u64::from(self.timeline);
         self.log.push(Rec {
+            end,
             term: self.timeline,
             chain,
         });
@@ -72,6 +113,8 @@ pub struct Engine {
     /// Counts starts and ends, so that what was meant for an earlier process is recognised.
     pub epoch: u32,
     pub upstream: Option<Upstream>,
+    /// So much of the next record has come, and counts as flushed until the engine ends or goes over to another timeline.
+    pub torn: u64,
     /// The receiver's connection.
     pub receiver: Option<u64>,
     pub diverged: Option<Refusal>,
@@ -101,6 +144,8 @@ pub struct Conn {
     pub view: SyncNames,
     pub sent: usize,
     pub flushed: usize,
+    /// The same as the standby has told it: the walsender does not know better.
+    pub told: Lsn,
     pub streaming: bool,
     /// It came before this primary was promoted, and has not gone over to the new timeline: it counts for nobody.
     pub past: bool,
@@ -181,6 +226,7 @@ impl Member {
             run: Run::Down,
             epoch: 0,
             upstream: None,
+            torn: 0,
             receiver: None,
             diverged: None,
             gate: false,
@@ -245,18 +291,18 @@ impl Member {
             clean: dir.is_some_and(|d| d.clean),
             control: dir.map(|d| Position {
                 term: Term(d.timeline),
-                lsn: Lsn(d.log.len() as u64 - self.unreplayed(d)),
+                lsn: d.lsn(d.log.len() - self.unreplayed(d)),
             }),
         }
     }
 
     /// What a standby's control file does not cover: it tells how far the log was replayed. (Any number would do; this one
     /// wants no chance.)
-    fn unreplayed(&self, dir: &Dir) -> u64 {
+    fn unreplayed(&self, dir: &Dir) -> usize {
         if self.disk.led == Some(Term(dir.timeline)) {
             return 0;
         }
-        dir.log.len() as u64 % 3
+        dir.log.len() % 3
     }
 
     /// Whether this engine serves clients.

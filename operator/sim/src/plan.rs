@@ -26,6 +26,9 @@ pub struct Plan {
     /// Slots hold at most so many records for a member that is away; 0: all.
     #[serde(default)]
     pub keeps: usize,
+    /// Records have sizes, and flushes end in the midst of one.
+    #[serde(default)]
+    pub torn: bool,
     /// What strikes, in order of time (ms).
     pub faults: Vec<(u64, Fault)>,
 }
@@ -108,6 +111,7 @@ impl Plan {
         }
         faults.sort_by_key(|(at, _)| *at);
         let keeps = if rng.chance(300) { rng.range(5, 60) as usize } else { 0 };
+        let torn = rng.chance(250);
         Plan {
             seed,
             members,
@@ -116,6 +120,7 @@ impl Plan {
             from_nothing,
             drift,
             keeps,
+            torn,
             faults,
         }
     }

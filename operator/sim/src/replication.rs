@@ -1,6 +1,6 @@
 //! Replication: receivers, walsenders, and what they acknowledge.
 
-use holdfast_core::failover::Term;
+use holdfast_core::failover::{Lsn, Term};
 use holdfast_core::instance::{Refusal, SyncNames, Upstream, Work};
 
 use crate::event::Ev;
@@ -92,7 +92,7 @@ impl World {
             || theirs
                 .history
                 .iter()
-                .any(|(t, end)| *t == term && start as u64 <= end.0);
+                .any(|(t, end)| *t == term && own.lsn(start) <= *end);
         let refused = if !on || own.timeline > theirs.timeline {
             Some("requested starting point is not in this server's history")
         } else if !held {
@@ -128,15 +128,20 @@ impl World {
             past,
             sent: start,
             flushed: own.flushed,
+            told: own.lsn(own.flushed),
             streaming: false,
             ghost: false,
             alive: self.now,
             next: [self.now; 2],
         };
         let (timeline, history) = (theirs.timeline, theirs.history.clone());
+        let over = own.timeline != timeline;
         if let Some(dir) = &mut self.members[m].dir {
             dir.timeline = timeline;
             dir.history = history;
+        }
+        if over {
+            self.members[m].engine.torn = 0;
         }
         self.members[m].engine.receiver = Some(id);
         self.members[m].engine.diverged = None;
@@ -158,7 +163,7 @@ impl World {
         let (primary, have) = (&self.members[p], self.conns[i].sent);
         let Some(theirs) = &primary.dir else { return };
         let (timeline, history) = (theirs.timeline, theirs.history.clone());
-        let fork = history.last().map_or(0, |(_, end)| end.0 as usize);
+        let fork = history.last().map_or(0, |(_, end)| theirs.upto(*end));
         if have > fork {
             self.members[s].engine.diverged = Some(Refusal {
                 why: "requested starting point is not in this server's history".to_owned(),
@@ -168,6 +173,7 @@ impl World {
         }
         self.conns[i].view = primary.engine.configured.clone();
         self.conns[i].past = false;
+        self.members[s].engine.torn = 0;
         if let Some(dir) = &mut self.members[s].dir {
             dir.timeline = timeline;
             dir.history = history;
@@ -191,17 +197,32 @@ impl World {
     fn send_log(&mut self, id: u64) {
         let Some(i) = self.conn(id) else { return };
         let delay = 1 + self.rng.below(3);
+        let draw = if self.plan.torn && self.rng.chance(300) {
+            self.rng.bits()
+        } else {
+            0
+        };
         let conn = &mut self.conns[i];
-        let Some(dir) = &self.members[conn.primary].dir else {
+        let primary = &mut self.members[conn.primary];
+        let Some(dir) = &mut primary.dir else {
             return;
         };
+        let leads = primary.engine.run == Run::Primary;
+        if draw > 0 && leads && dir.flushed == dir.log.len() {
+            dir.begin_next(draw);
+        }
         let (start, m) = (conn.sent, conn.standby);
         // Of the new timeline nothing is sent before the standby asks for that.
-        let fork = dir.history.last().map_or(0, |(_, end)| end.0 as usize);
-        let promoted = conn.past && self.members[conn.primary].engine.run == Run::Primary;
+        let fork = dir.history.last().map_or(0, |(_, end)| dir.upto(*end));
+        let promoted = conn.past && leads;
         let upto = if promoted { fork.min(dir.flushed) } else { dir.flushed };
         let recs: Vec<Rec> = dir.log[start.min(upto)..upto].to_vec();
         conn.sent = start.max(upto);
+        let torn = match (upto == dir.log.len() && !promoted, leads) {
+            (true, true) => dir.begun,
+            (true, false) => primary.engine.torn,
+            _ => 0,
+        };
         conn.next[0] = conn.next[0].max(self.now + delay);
         let delay = conn.next[0] - self.now;
         self.push(
@@ -211,11 +232,12 @@ impl World {
                 m,
                 start,
                 recs,
+                torn,
             },
         );
     }
 
-    pub(crate) fn recv(&mut self, id: u64, m: usize, start: usize, recs: Vec<Rec>) {
+    pub(crate) fn recv(&mut self, id: u64, m: usize, start: usize, recs: Vec<Rec>, torn: u64) {
         let Some(i) = self.conn(id) else { return };
         let (p, s) = (self.conns[i].primary, self.conns[i].standby);
         if self.members[s].engine.receiver != Some(id) {
@@ -230,6 +252,7 @@ impl World {
                     m,
                     start,
                     recs,
+                    torn,
                 },
             );
         }
@@ -237,7 +260,13 @@ impl World {
         // PostgreSQL calls it so once everything is sent, flushed or not
         self.conns[i].streaming = true;
         let Some(dir) = &mut self.members[s].dir else { return };
+        let news = start + recs.len() > have;
         dir.log.extend(recs.iter().skip(have - start));
+        if start + recs.len() >= have {
+            let before = if news { 0 } else { self.members[s].engine.torn };
+            self.members[s].engine.torn = torn.max(before);
+        }
+        let Some(dir) = &self.members[s].dir else { return };
         let (upto, run) = (dir.log.len(), self.members[s].engine.epoch);
         let delay = self.fsync(s);
         self.push(delay, Ev::Flush { m: s, run, upto });
@@ -265,18 +294,36 @@ impl World {
         }
         let conn = &mut self.conns[i];
         conn.next[1] = conn.next[1].max(self.now + delay);
-        let (delay, m) = (conn.next[1] - self.now, conn.primary);
-        self.push(delay, Ev::Ack { conn: id, m, flushed });
+        let (delay, p) = (conn.next[1] - self.now, conn.primary);
+        let told = self.told(m);
+        self.push(
+            delay,
+            Ev::Ack {
+                conn: id,
+                m: p,
+                flushed,
+                told,
+            },
+        );
     }
 
-    pub(crate) fn ack(&mut self, id: u64, m: usize, flushed: usize) {
+    pub(crate) fn ack(&mut self, id: u64, m: usize, flushed: usize, told: Lsn) {
         let Some(i) = self.conn(id) else { return };
         let (p, s) = (self.conns[i].primary, self.conns[i].standby);
         if !self.passes(s, p) {
-            return self.push(50, Ev::Ack { conn: id, m, flushed });
+            return self.push(
+                50,
+                Ev::Ack {
+                    conn: id,
+                    m,
+                    flushed,
+                    told,
+                },
+            );
         }
         let conn = &mut self.conns[i];
         conn.flushed = conn.flushed.max(flushed);
+        conn.told = told;
         conn.alive = self.now;
         let flushed = conn.flushed;
         if self.plan.keeps > 0 {
@@ -300,10 +347,12 @@ impl World {
         if !standbys.contains(&conn.dir) {
             return;
         }
+        let Some(dir) = &self.members[p].dir else { return };
+        // By what it was told, of whatever timeline that was.
         let mut flushed: Vec<usize> = self
             .walsenders(p)
             .filter(|c| !c.past && standbys.contains(&c.dir))
-            .map(|c| c.flushed)
+            .map(|c| dir.upto(c.told).max(c.flushed))
             .collect();
         flushed.sort_unstable_by(|a, b| b.cmp(a));
         let Some(upto) = flushed.get(usize::from(*quorum).saturating_sub(1)).copied() else {

@@ -1,6 +1,6 @@
 //! Performs effects, as the agent's shell does.
 
-use holdfast_core::failover::{Lsn, Position, Term};
+use holdfast_core::failover::{Position, Term};
 use holdfast_core::instance::{DiskState, Effect, HowToStop, StartAs, SyncNames, Work};
 
 use crate::event::Ev;
@@ -211,6 +211,7 @@ impl World {
         engine.gate = false;
         engine.diverged = None;
         engine.receiver = None;
+        engine.torn = 0;
         engine.stopping = false;
         engine.doomed = false;
         engine.parameters = member.spec.as_ref().map_or(0, operator::parameters);
@@ -221,6 +222,8 @@ impl World {
         engine.upstream = None;
         match how {
             StartAs::Primary { sync } => {
+                dir.runs += 1;
+                dir.begun = 0;
                 engine.sync = sync.clone();
                 engine.configured = sync;
             }
@@ -286,7 +289,7 @@ impl World {
         let term = dir.log.last().map_or(0, |rec| rec.term);
         Position {
             term: Term(term),
-            lsn: Lsn(dir.log.len() as u64),
+            lsn: dir.lsn(dir.log.len()),
         }
     }
 }

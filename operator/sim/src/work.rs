@@ -131,6 +131,9 @@ impl World {
             system,
             clean: true,
             slots: Default::default(),
+            sized: self.plan.torn,
+            runs: 0,
+            begun: 0,
             gone: 0,
         };
         for _ in 0..3 {

@@ -202,7 +202,10 @@ impl World {
                 if let Message::Heartbeat(beat) = &*message
                     && beat.role == holdfast_core::instance::Role::Leader
                 {
-                    self.members[m].heard.insert(from, beat.position.lsn.0);
+                    let far = beat.position.lsn;
+                    let sized = self.members[from].dir.as_ref().filter(|dir| dir.sized);
+                    let far = sized.map_or(far.0, |dir| dir.upto(far) as u64);
+                    self.members[m].heard.insert(from, far);
                 }
                 let from = self.members[from].name.clone();
                 let message = *message;
@@ -268,9 +271,15 @@ impl World {
             Ev::SlotsSet { m, epoch, slots, .. } => self.slots_set(m, epoch, slots),
             Ev::ViewSet { conn } => self.view_set(conn),
             Ev::Connect { m, run } if self.is_run(m, run) => self.connect(m),
-            Ev::Recv { conn, m, start, recs } => self.recv(conn, m, start, recs),
+            Ev::Recv {
+                conn,
+                m,
+                start,
+                recs,
+                torn,
+            } => self.recv(conn, m, start, recs, torn),
             Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),
-            Ev::Ack { conn, m, flushed } => self.ack(conn, m, flushed),
+            Ev::Ack { conn, m, flushed, told } => self.ack(conn, m, flushed, told),
             Ev::KeepAlive { conn } => self.keep_alive(conn),
             Ev::GoesOver { conn } => self.goes_over(conn),
             Ev::LocalFlush { m, run, upto } if self.is_run(m, run) => self.local_flush(m, upto),

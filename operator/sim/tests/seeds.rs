@@ -57,6 +57,7 @@ fn a_history_does_not_depend_on_those_before_it() {
         };
         let before = Plan {
             keeps: 5,
+            torn: false,
             drift: 50,
             faults: Vec::new(),
             ..plan.clone()

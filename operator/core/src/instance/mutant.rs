@@ -17,8 +17,6 @@ pub enum Mutant {
     ClaimsFollowing,
     /// A member takes a candidate's log before that is promoted though its own ends earlier.
     AttachesBehind,
-    /// A member whose log ends with part of a record takes a candidate's log before that is promoted.
-    TakesTornRecords,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -90,6 +88,8 @@ pub enum Mutant {
     /// A seal is answered before it is on disk, and a record read at start is from a cache: either alone does no harm,
     /// since the other makes up for it. (In the simulator's world.)
     SealNotSynced,
+    /// Part of a record counts as flushed, though it may be another one by now. (In the simulator's world.)
+    CountsTorn,
     /// A gate is taken for closed as soon as that is asked for.
     GateNotWatched,
     /// `Async`: a leader that hears a majority goes on without the record.
@@ -114,7 +114,6 @@ impl Mutant {
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
-        Mutant::TakesTornRecords,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
@@ -150,6 +149,7 @@ impl Mutant {
         Mutant::SecondInitdb,
         Mutant::ReadsCache,
         Mutant::SealNotSynced,
+        Mutant::CountsTorn,
         Mutant::GateNotWatched,
         Mutant::AsyncTrustsMajority,
         Mutant::AsyncByWish,
