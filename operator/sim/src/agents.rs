@@ -95,7 +95,11 @@ impl World {
         (gone || turned_away) && self.passes(from, to) && self.passes(to, from)
     }
 
+    /// Tells an agent that was connected to another, once.
     fn tell_refused(&mut self, from: usize, to: usize) {
+        if !std::mem::take(&mut self.weather.linked[from][to]) {
+            return;
+        }
         let mut delay = 1 + self.rng.below(4);
         if self.weather.lossy > self.now {
             delay += self.rng.below(200);
@@ -107,6 +111,7 @@ impl World {
 
     /// An agent's process is gone: its peers' connections break, and new ones are refused.
     pub(crate) fn hangs_up(&mut self, m: usize) {
+        self.weather.linked[m].fill(false);
         for other in 0..self.members.len() {
             let here = other != m && self.members[other].agent.is_some();
             if here && self.refuses(other, m) && self.rng.chance(900) {
@@ -123,6 +128,7 @@ impl World {
         if self.refuses(from, to) {
             return self.tell_refused(from, to);
         }
+        self.weather.linked[from][to] = self.members[to].agent.is_some() && self.passes(to, from);
         let message = Box::new(message);
         let mut delay = 1 + self.rng.below(4);
         if self.weather.lossy > self.now {

@@ -69,6 +69,7 @@ impl World {
             Run::Starting { .. } => Seen::Starting,
             Run::Standby => Seen::Standby(StandbySeen {
                 flushed: self.flushed(m),
+                torn: self.flushed(m) < self.told(m),
                 replayed: dir.lsn(dir.flushed),
                 receiving: engine.receiver.is_some(),
                 diverged: engine.diverged.clone(),

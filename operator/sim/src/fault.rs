@@ -21,8 +21,8 @@ pub enum Fault {
     CutOneWay { from: usize, to: usize, lasts: u64 },
     /// Nothing passes between them.
     Cut { one: usize, other: usize, lasts: u64 },
-    /// Their agents refuse each other's connections, as a network policy may.
-    Reject { one: usize, other: usize, lasts: u64 },
+    /// One agent's connections to another are refused, as by a network policy.
+    Reject { from: usize, to: usize, lasts: u64 },
     /// A member reaches no other; with `api` not the API server either.
     Isolate { member: usize, api: bool, lasts: u64 },
     /// These reach each other, but neither the others nor the API server.
@@ -184,8 +184,10 @@ impl Fault {
             Fault::CutOneWay {
                 from: one, to: other, ..
             }
-            | Fault::Cut { one, other, .. }
-            | Fault::Reject { one, other, .. } => {
+            | Fault::Reject {
+                from: one, to: other, ..
+            }
+            | Fault::Cut { one, other, .. } => {
                 *one = at(*one);
                 *other = at(*other);
             }

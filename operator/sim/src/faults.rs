@@ -70,10 +70,7 @@ impl World {
                 self.cut(one, other, now + lasts);
                 self.cut(other, one, now + lasts);
             }
-            Fault::Reject { one, other, lasts } if one != other => {
-                self.weather.reject[one][other] = now + lasts;
-                self.weather.reject[other][one] = now + lasts;
-            }
+            Fault::Reject { from, to, lasts } if from != to => self.weather.reject[from][to] = now + lasts,
             Fault::Reject { .. } => {}
             Fault::Isolate { member, api, lasts } => {
                 for other in 0..self.members.len() {

@@ -135,6 +135,8 @@ impl World {
         self.weather.api_cut.resize(n, 0);
         self.weather.cut.resize(n, Vec::new());
         self.weather.reject.resize(n, Vec::new());
+        self.weather.linked.resize(n, Vec::new());
+        self.weather.linked.iter_mut().for_each(|row| row.resize(n, false));
         for row in self.weather.cut.iter_mut().chain(&mut self.weather.reject) {
             row.resize(n, 0);
         }

@@ -276,8 +276,8 @@ impl Plan {
         };
         match rng.below(39) {
             38 => Fault::Reject {
-                one: member,
-                other,
+                from: other,
+                to: member,
                 lasts,
             },
             37 => Fault::Split {

@@ -19,8 +19,10 @@ pub const ADDRESS: &str = "-";
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
     pub cut: Vec<Vec<u64>>,
-    /// Connections of agents are refused, though both are there.
+    /// An agent's connections to another are refused, though both are there.
     pub reject: Vec<Vec<u64>>,
+    /// An agent is connected to another.
+    pub linked: Vec<Vec<bool>>,
     pub api_cut: Vec<u64>,
     pub api_down: u64,
     pub api_flaky: u64,
@@ -103,6 +105,7 @@ impl World {
         let weather = Weather {
             cut: vec![vec![0; n]; n],
             reject: vec![vec![0; n]; n],
+            linked: vec![vec![false; n]; n],
             api_cut: vec![0; n],
             ..Weather::default()
         };

@@ -229,6 +229,7 @@ impl Observer {
         let flushed = flushed(received, replayed, receiving, on_term, at_end);
         Ok(Engine::Standby(StandbySeen {
             flushed,
+            torn: flushed < received,
             replayed,
             receiving,
             diverged: self.pg.heard.diverged(),

@@ -9,6 +9,7 @@ use super::effect::{Effect, Endpoints, SyncNames};
 use super::event::{Engine, PrimarySeen, StandbySeen, WorkResult};
 use super::machine::Instance;
 use super::message::Role;
+use super::mutant::Mutant;
 use super::walsenders::Views;
 
 /// What this member has made its engine and its Services be, so that only changes are asked for.
@@ -159,14 +160,16 @@ impl Instance {
     }
 
     /// Whether this candidate may be followed before it is promoted: it has slots, and its log ends with a whole record, where its seal
-    /// says. Of a record that is there in part the promotion leaves nothing.
+    /// says. Of a record that is there in part the promotion leaves nothing; but whoever came before would have told that it is flushed,
+    /// and its walsender remembers that for a moment on the new timeline.
     pub(super) fn ready(&self) -> bool {
         let Some(term) = self.record().map(|record| record.term) else {
             return false;
         };
         let candidate = self.role == Role::Candidate && self.served.early == Some((term, true));
         let seal = self.seals.get(&self.me).map(|(seal, _)| seal.position.lsn);
-        let whole = |seen: &StandbySeen| seen.replayed == seen.flushed && seal == Some(seen.flushed);
+        let torn = |seen: &StandbySeen| seen.torn && !self.mutation.is(Mutant::ReadyThoughTorn);
+        let whole = |seen: &StandbySeen| seen.replayed == seen.flushed && !torn(seen) && seal == Some(seen.flushed);
         candidate && matches!(&*self.engine, Engine::Standby(seen) if whole(seen))
     }
 }

@@ -180,6 +180,8 @@ pub struct StandbySeen {
     /// reports [`Engine::Starting`] until it knows this for sure: after a start, once local log is replayed to its end; after a receiver has
     /// stopped, what it has flushed.
     pub flushed: Lsn,
+    /// There is part of a record beyond that.
+    pub torn: bool,
     /// The end of what is replayed.
     pub replayed: Lsn,
     /// A WAL receiver is running.

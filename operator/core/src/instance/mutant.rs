@@ -17,6 +17,8 @@ pub enum Mutant {
     ClaimsFollowing,
     /// A member takes a candidate's log before that is promoted though its own ends earlier.
     AttachesBehind,
+    /// A candidate whose log ends with part of a record is followed before it is promoted.
+    ReadyThoughTorn,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -106,7 +108,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 49] = [
+    pub const ALL: [Mutant; 50] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -114,6 +116,7 @@ impl Mutant {
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
+        Mutant::ReadyThoughTorn,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
