@@ -38,12 +38,23 @@ impl World {
         );
     }
 
-    /// How far a standby tells its walsender that it has flushed: what it has received of a record that is there in part counts.
-    pub(crate) fn told(&self, m: usize) -> Lsn {
-        let member = &self.members[m];
-        let Some(dir) = &member.dir else { return Lsn(0) };
+    /// How far a standby has flushed, with so much of the next record.
+    fn with(&self, m: usize, torn: u64) -> Lsn {
+        let Some(dir) = &self.members[m].dir else { return Lsn(0) };
         let all = dir.flushed == dir.log.len();
-        Lsn(dir.lsn(dir.flushed).0 + if all { member.engine.torn } else { 0 })
+        Lsn(dir.lsn(dir.flushed).0 + if all { torn } else { 0 })
+    }
+
+    /// How far a standby tells its walsender that it has flushed: what has come over that connection.
+    pub(crate) fn told(&self, m: usize) -> Lsn {
+        let conn = self.members[m].engine.receiver.and_then(|id| self.conn(id));
+        let torn = conn.and_then(|i| self.conns.get(i)).map_or(0, |conn| conn.torn);
+        self.with(m, torn)
+    }
+
+    /// How far a standby has received, as PostgreSQL says.
+    fn received(&self, m: usize) -> Lsn {
+        self.with(m, self.members[m].engine.torn)
     }
 
     /// The same as its agent sees it: of such a record nothing counts but while its receiver takes the log of the leader that it follows.
@@ -52,7 +63,7 @@ impl World {
         let Some(dir) = &member.dir else { return Lsn(0) };
         let takes = member.engine.receiver.is_some() && member.disk.following == Some(Term(dir.timeline));
         if takes || self.mutant == Some(holdfast_core::instance::Mutant::CountsTorn) {
-            return self.told(m);
+            return self.received(m);
         }
         dir.lsn(dir.flushed)
     }
@@ -69,7 +80,7 @@ impl World {
             Run::Starting { .. } => Seen::Starting,
             Run::Standby => Seen::Standby(StandbySeen {
                 flushed: self.flushed(m),
-                torn: self.flushed(m) < self.told(m),
+                torn: self.flushed(m) < self.received(m),
                 replayed: dir.lsn(dir.flushed),
                 receiving: engine.receiver.is_some(),
                 diverged: engine.diverged.clone(),

@@ -144,7 +144,9 @@ pub struct Conn {
     pub view: SyncNames,
     pub sent: usize,
     pub flushed: usize,
-    /// The same as the standby has told it: the walsender does not know better.
+    /// So much of the next record has come over it.
+    pub torn: u64,
+    /// What is flushed, as the standby has told it: the walsender does not know better.
     pub told: Lsn,
     pub streaming: bool,
     /// It came before this primary was promoted, and has not gone over to the new timeline: it counts for nobody.

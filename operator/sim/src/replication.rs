@@ -128,6 +128,7 @@ impl World {
             past,
             sent: start,
             flushed: own.flushed,
+            torn: 0,
             told: own.lsn(own.flushed),
             streaming: false,
             ghost: false,
@@ -173,6 +174,7 @@ impl World {
         }
         self.conns[i].view = primary.engine.configured.clone();
         self.conns[i].past = false;
+        self.conns[i].torn = 0;
         self.members[s].engine.torn = 0;
         if let Some(dir) = &mut self.members[s].dir {
             dir.timeline = timeline;
@@ -263,8 +265,10 @@ impl World {
         let news = start + recs.len() > have;
         dir.log.extend(recs.iter().skip(have - start));
         if start + recs.len() >= have {
-            let before = if news { 0 } else { self.members[s].engine.torn };
-            self.members[s].engine.torn = torn.max(before);
+            let engine = &mut self.members[s].engine;
+            let before = if news { 0 } else { engine.torn };
+            engine.torn = torn.max(before);
+            self.conns[i].torn = torn;
         }
         let Some(dir) = &self.members[s].dir else { return };
         let (upto, run) = (dir.log.len(), self.members[s].engine.epoch);
