@@ -27,6 +27,7 @@ pub mod replication;
 mod rewind;
 pub mod session;
 pub mod settled;
+pub mod slots;
 pub mod subscribers;
 pub mod sync_names;
 pub mod tls;

@@ -1,7 +1,7 @@
 //! What the engine is, as the agent's machine wants to know it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{DirId, Lsn, Term};
 use holdfast_core::instance::{Engine, PrimarySeen, ReplicaSeen, StandbySeen, SyncNames};
@@ -17,6 +17,9 @@ use crate::{history, replication, sync_names};
 
 /// Each question has to be answered within this time; else the engine is silent.
 const DEADLINE: Duration = Duration::from_millis(1000);
+
+/// Slots that could not be dropped are tried again after this time.
+const SLOTS_AGAIN: Duration = Duration::from_secs(1);
 
 /// The `application_name` of a clone under way, which is nobody's directory.
 pub const CLONING: &str = "holdfast_clone";
@@ -34,6 +37,8 @@ pub struct Observer {
     replayed_all: bool,
     /// What is looked at once after each start has been.
     looked_once: bool,
+    /// When slots of a former process could not be dropped.
+    slots_tried: Option<Instant>,
     /// For status.
     pub pending_restart: Vec<String>,
 }
@@ -49,6 +54,7 @@ impl Observer {
             in_force: None,
             replayed_all: false,
             looked_once: false,
+            slots_tried: None,
             pending_restart: Vec::new(),
         }
     }
@@ -101,6 +107,7 @@ impl Observer {
         self.in_force = None;
         self.replayed_all = false;
         self.looked_once = false;
+        self.slots_tried = None;
     }
 
     async fn ask(&mut self, session: &Session) -> Result<Engine> {
@@ -120,8 +127,6 @@ impl Observer {
             self.pg.check_parameters();
             self.pg.reload()?;
             if standby {
-                replication::drop_all_slots(session).await?;
-                self.pg.wish().keeps_slots = false;
                 let follows = self.pg.has_logical_slots() && self.pg.wish().upstream.is_some();
                 if follows && let Err(e) = self.pg.drop_stale(session).await {
                     // The next start, or the next leader to follow, tries again.
@@ -129,7 +134,21 @@ impl Observer {
                 }
             }
         }
+        if standby && !matches!(engine, Engine::Starting) {
+            self.drop_former_slots(session).await;
+        }
         Ok(engine)
+    }
+
+    /// Slots of a former process go at the first look, or later if they cannot: else they hold the log for ever.
+    async fn drop_former_slots(&mut self, session: &Session) {
+        if self.slots_tried.is_some_and(|at| at.elapsed() < SLOTS_AGAIN) {
+            return;
+        }
+        if let Err(e) = self.pg.drop_former_slots(session).await {
+            tracing::warn!("slots of a former process are not dropped yet: {e}");
+            self.slots_tried = Some(Instant::now());
+        }
     }
 
     /// Parameters that wait for a restart.

@@ -20,7 +20,7 @@ use crate::files::{remove_all, write_whole};
 use crate::layout::Layout;
 use crate::log::{self, Heard};
 use crate::session::{Refusal, Session};
-use crate::{aside, history, process, subscribers, volume};
+use crate::{aside, history, process, slots, subscribers, volume};
 
 /// How long a clean stop lets clients go on while a checkpoint is made.
 const CHECKPOINT_FIRST: Duration = Duration::from_secs(3);
@@ -53,6 +53,18 @@ pub enum Process {
         /// The postmaster.
         pid: u32,
     },
+}
+
+/// Whose physical slots the engine may have. Changed only while [`Pg::slots`] is held, but for a promotion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// Nobody's.
+    #[default]
+    None,
+    /// A standby's, of a former process: to be dropped.
+    Former,
+    /// A primary's, or a candidate's: until it follows somebody.
+    Own,
 }
 
 /// What the engine is to be.
@@ -88,8 +100,8 @@ pub(crate) struct Wish {
     pub checkpoint_due: bool,
     /// The WAL receiver is being stopped and might still run.
     pub sealing: bool,
-    /// There may be slots of members: of a primary, a candidate, or a former process.
-    pub keeps_slots: bool,
+    /// Whose slots there may be.
+    pub slots: Slots,
     /// The members that logical subscribers are kept behind.
     pub behind: BTreeSet<MemberName>,
     /// The directory was a primary's when its engine was started as a standby, and it has followed nobody since.
@@ -241,6 +253,8 @@ impl Pg {
         let control = volume::control(&self.bin, &pgdata).await?;
         let standby = matches!(how, StartAs::Standby { .. });
         {
+            // Work on the slots of the former process ends first: it must not say what there is in the new one.
+            let _one = self.slots.lock().await;
             let mut wish = self.wish();
             (wish.sync, wish.upstream) = match how {
                 StartAs::Primary { sync } => (sync, None),
@@ -255,7 +269,7 @@ impl Pg {
             wish.stopping = false;
             wish.sealing = false;
             wish.checkpoint_due = false;
-            wish.keeps_slots = true;
+            wish.slots = if standby { Slots::Former } else { Slots::Own };
         }
         prepare_directory(self.layout(), standby)?;
         self.heard.forget();
@@ -396,6 +410,8 @@ fn prepare_directory(layout: &Layout, standby: bool) -> Result<()> {
     let signal = pgdata.join("standby.signal");
     if standby {
         crate::files::write_durable(&signal, b"", 0o600)?;
+        // By them others would get this member's log before anybody can look at the engine.
+        slots::remove_physical(&pgdata)?;
     } else {
         remove_all(&signal)?;
         crate::files::sync_dir(&pgdata)?;

@@ -9,7 +9,7 @@ use holdfast_wire::REPLICATION_ROLE;
 use crate::error::{Error, Result, file};
 use crate::files::{sync_dir, write_durable};
 use crate::history;
-use crate::pg::Pg;
+use crate::pg::{Pg, Slots};
 use crate::replication::END_CLIENTS;
 use crate::session::{Session, within};
 
@@ -25,8 +25,9 @@ impl Pg {
             wish.open = false;
             wish.floors.clear();
             wish.behind.clear();
-            // Its slots are a primary's again.
+            // Its slots are a primary's again, logical and physical.
             wish.led = false;
+            wish.slots = Slots::Own;
             wish.sync = sync;
             wish.upstream.is_none() && !wish.sealing
         };
@@ -41,8 +42,8 @@ impl Pg {
         within(DEADLINE, session.query(END_CLIENTS, &[&REPLICATION_ROLE])).await?;
         // Without waiting, because the engine's own wait looks only every 100 ms.
         within(DEADLINE, session.query_one("SELECT pg_promote(false)", &[])).await?;
-        // Standbys attach the moment it is done; their slots must be there.
-        if let Err(e) = self.make_slots(&session).await {
+        // Standbys attach the moment it is done; their slots should be there.
+        if let Err(e) = self.make_slots_unless_busy(&session).await {
             tracing::warn!("slots are made after the promotion: {e}");
         }
         within(DEADLINE, promoted(&session)).await?;

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use holdfast_core::failover::{DirId, MemberName};
+use holdfast_core::failover::DirId;
 use holdfast_core::instance::{SyncNames, Upstream};
 use holdfast_wire::REPLICATION_ROLE;
 use nix::sys::signal::Signal;
 
-use crate::conf::slot_name;
 use crate::error::{Error, Result};
 use crate::pg::Pg;
 use crate::process;
-use crate::session::{Session, within};
+use crate::session::within;
 
 const DEADLINE: Duration = Duration::from_millis(1000);
 
@@ -29,9 +28,8 @@ impl Pg {
     /// Running standby: takes log from `Some`, or stops the WAL receiver and takes from nobody.
     pub async fn follow(&self, upstream: Option<Upstream>) -> Result<()> {
         let seal = upstream.is_none();
-        if !seal {
-            self.send_away().await?;
-        }
+        // Held until it is written that this member follows: from then on nobody makes slots here.
+        let one = if seal { None } else { Some(self.send_away().await?) };
         if !seal && self.has_logical_slots() {
             // Before the engine begins to copy the upstream's slots, which may have the same names.
             let session = self.session("holdfast agent work", DEADLINE).await?;
@@ -45,22 +43,12 @@ impl Pg {
             wish.upstream = upstream;
             wish.sealing = seal;
         }
+        drop(one);
         self.heard.forget();
         self.reload()?;
         if seal {
             self.stop_receiver().await?;
             self.wish().sealing = false;
-        }
-        Ok(())
-    }
-
-    /// Standby: who came to it when it was a candidate must not get another leader's log through it.
-    async fn send_away(&self) -> Result<()> {
-        let _one = self.slots.lock().await;
-        if self.wish().keeps_slots {
-            let session = self.session("holdfast agent work", DEADLINE).await?;
-            drop_all_slots(&session).await?;
-            self.wish().keeps_slots = false;
         }
         Ok(())
     }
@@ -214,57 +202,10 @@ impl Pg {
         }
         Ok(())
     }
-
-    /// Running primary, or candidate: exactly these members' slots exist. One that lost its log is made anew; one in use by a stranger is
-    /// left for the next time.
-    pub async fn slots(&self, members: &BTreeSet<MemberName>) -> Result<()> {
-        let _one = self.slots.lock().await;
-        self.wish().keeps_slots = true;
-        let session = self.session("holdfast agent work", DEADLINE).await?;
-        let wanted: Vec<String> = members.iter().map(slot_name).collect();
-        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                    WHERE slot_type = 'physical' AND NOT temporary AND NOT active \
-                    AND (slot_name <> ALL ($1) OR wal_status = 'lost')";
-        within(DEADLINE, session.query(drop, &[&wanted])).await?;
-        make_slots(&session, &wanted).await
-    }
-
-    /// Every other member's slot exists.
-    pub(crate) async fn make_slots(&self, session: &Session) -> Result<()> {
-        let _one = self.slots.lock().await;
-        let others = self.wish().members.clone();
-        let others = others.iter().filter(|m| **m != self.settings.member);
-        make_slots(session, &others.map(slot_name).collect::<Vec<_>>()).await
-    }
 }
 
 /// Whether a startup process with this wait event sleeps where it asks for more log: it has replayed all that is here.
 /// Events: `WaitForWALToBecomeAvailable` in PostgreSQL's xlogrecovery.c.
 pub(crate) fn asks_for_more_log(wait_event: Option<&str>) -> bool {
     matches!(wait_event, Some("RecoveryWalStream" | "RecoveryRetrieveRetryInterval"))
-}
-
-async fn make_slots(session: &Session, names: &[String]) -> Result<()> {
-    let make = "SELECT pg_create_physical_replication_slot(w, true) FROM unnest($1::text[]) w \
-                WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = w)";
-    within(DEADLINE, session.query(make, &[&names])).await?;
-    Ok(())
-}
-
-/// A standby needs none of the slots that it made as a primary or as a candidate; they would hold its log for ever. Whoever
-/// streams by one is sent away.
-pub(crate) async fn drop_all_slots(session: &Session) -> Result<()> {
-    let end = "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots \
-               WHERE slot_type = 'physical' AND NOT temporary AND active";
-    let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
-                WHERE slot_type = 'physical' AND NOT temporary AND NOT active";
-    for _ in 0..20 {
-        let busy: i64 = within(DEADLINE, session.query_one(end, &[])).await?.try_get(0)?;
-        within(DEADLINE, session.query(drop, &[])).await?;
-        if busy == 0 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Err(Error::State("walsenders do not end".to_owned()))
 }

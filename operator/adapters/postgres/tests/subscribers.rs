@@ -53,6 +53,10 @@ fn a_logical_slot_lives_as_long_as_its_member_may_lead_again() {
         // It crashes, is sealed for an election, and wins that itself.
         a.pg.stop(FENCE).await.unwrap();
         a.pg.start(StartAs::Standby { upstream: None }).await.unwrap();
+        // Nobody gets its log by the slots of its time as a primary, before anything is asked of the engine.
+        let kept = std::fs::read_dir(a.pgdata().join("pg_replslot")).unwrap();
+        let kept: Vec<_> = kept.map(|slot| slot.unwrap().file_name()).collect();
+        assert_eq!(kept, ["sub"], "the subscriber's slot, and no member's");
         a.until("sealed", |e| matches!(e, Engine::Standby(s) if !s.receiving))
             .await;
         a.pg.promote(Term(2), SyncNames::Alone).await.unwrap();

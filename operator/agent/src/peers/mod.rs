@@ -1,6 +1,7 @@
 //! Talking to the other members' agents, over mutual TLS.
 
 mod client;
+mod link;
 mod server;
 pub mod tls;
 
@@ -21,10 +22,30 @@ pub struct Peers {
     options: Arc<Options>,
     inbox: Inbox,
     metrics: Arc<Metrics>,
-    /// Who they are by the wish, and where by what they or the operator said last.
-    known: Arc<Mutex<BTreeMap<MemberName, Option<String>>>>,
+    /// Who they are by the wish, and where.
+    known: Mutex<BTreeMap<MemberName, Known>>,
     senders: Mutex<BTreeMap<MemberName, client::Sender>>,
     tls: watch::Sender<Option<Tls>>,
+}
+
+/// Where a member is.
+#[derive(Default)]
+struct Known {
+    /// By what it said itself, or the operator's last news of it.
+    address: Option<String>,
+    /// By the operator's last word, which may be older than what it said itself.
+    told: Option<String>,
+}
+
+impl Known {
+    /// Each wish names addresses, whatever it is about. One that the operator has named before is no news: what the member has said since
+    /// is, and at its old address somebody else may be by now.
+    fn tell(&mut self, address: Option<&String>) {
+        if address.is_some() && self.told.as_ref() != address {
+            self.told = address.cloned();
+            self.address = address.cloned();
+        }
+    }
 }
 
 /// Both sides' configuration, made from the same files.
@@ -43,7 +64,7 @@ impl Peers {
             options: Arc::clone(options),
             inbox: inbox.clone(),
             metrics: Arc::clone(metrics),
-            known: Arc::default(),
+            known: Mutex::default(),
             senders: Mutex::default(),
             tls: watch::Sender::new(None),
         });
@@ -66,10 +87,7 @@ impl Peers {
         let mut known = self.known();
         known.retain(|name, _| spec.members.iter().any(|m| m.name == *name));
         for m in &spec.members {
-            let address = known.entry(m.name.clone()).or_default();
-            if m.address.is_some() {
-                address.clone_from(&m.address);
-            }
+            known.entry(m.name.clone()).or_default().tell(m.address.as_ref());
         }
         self.senders().retain(|name, _| known.contains_key(name));
     }
@@ -79,7 +97,7 @@ impl Peers {
         let mut all: BTreeMap<MemberName, String> = self
             .known()
             .iter()
-            .filter_map(|(n, a)| Some((n.clone(), a.clone()?)))
+            .filter_map(|(n, k)| Some((n.clone(), k.address.clone()?)))
             .collect();
         all.insert(self.options.member.clone(), self.options.address.clone());
         all
@@ -104,15 +122,39 @@ impl Peers {
             && address.parse::<std::net::IpAddr>().is_ok()
             && let Some(known) = self.known().get_mut(from)
         {
-            *known = Some(address.clone());
+            known.address = Some(address.clone());
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<MemberName, Option<String>>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<MemberName, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn senders(&self) -> std::sync::MutexGuard<'_, BTreeMap<MemberName, client::Sender>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_says_of_its_address_is_not_overwritten_by_what_the_operator_said_before() {
+        let (old, own, new) = ("10.0.0.1".to_owned(), "10.0.0.2".to_owned(), "10.0.0.3".to_owned());
+        let mut known = Known::default();
+        known.tell(Some(&old));
+        assert_eq!(known.address.as_ref(), Some(&old), "nobody else has said anything");
+        known.address = Some(own.clone());
+        known.tell(Some(&old));
+        known.tell(None);
+        known.tell(Some(&old));
+        assert_eq!(known.address.as_ref(), Some(&own));
+        known.tell(Some(&new));
+        assert_eq!(
+            known.address.as_ref(),
+            Some(&new),
+            "the Pod was made anew, and has not spoken yet"
+        );
     }
 }

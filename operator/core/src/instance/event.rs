@@ -304,7 +304,8 @@ pub enum Event {
     Done { work: Work, result: WorkResult },
     /// A peer's message, its sender proved by its certificate.
     Message { from: MemberName, message: Message },
-    /// This peer's machine answers, and nobody there listens for agents: its process is gone, or a network policy turns us away.
+    /// A connection on which this peer had answered has ended, and its machine refuses the next one: nobody listens there any more, or a
+    /// network policy turns us away.
     Refused { by: MemberName },
     /// The process is asked to end (SIGTERM: pod deletion, drain).
     Shutdown,
