@@ -1,6 +1,6 @@
 //! The API server: reads, conditional writes with unknown outcome, watches that lag.
 
-use holdfast_core::failover::Record;
+use holdfast_core::failover::{Phase, Record};
 use holdfast_core::instance::{CasOutcome, Event, Mutant, RecordSeen, Version};
 
 use crate::event::Ev;
@@ -40,6 +40,9 @@ impl World {
     }
 
     pub(crate) fn ask_write(&mut self, m: usize, expect: Version, record: Record) {
+        if record.phase == Phase::Promoting {
+            self.members[m].elected_on = self.members[m].heard.clone();
+        }
         let op = self.begin(m, true);
         let limbo = self.trap(m, &record);
         let (delay, epoch) = (self.api_delay() + limbo, self.members[m].epoch);

@@ -309,7 +309,7 @@ impl World {
         let lost = self.ledger.promised.len() - kept;
         let old = loses.and_then(|record| self.index(&record.leader));
         let far = old
-            .and_then(|old| self.members[m].heard.get(&old))
+            .and_then(|old| self.members[m].elected_on.get(&old))
             .copied()
             .unwrap_or(0);
         let most = self.specs.iter().map(|spec| spec.maximum_lag_bytes).max().unwrap_or(0);

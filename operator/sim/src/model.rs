@@ -215,6 +215,8 @@ pub struct Member {
     pub slow: u64,
     /// Where each leader was when this member last heard it.
     pub heard: BTreeMap<usize, u64>,
+    /// The same when it last asked to be elected.
+    pub elected_on: BTreeMap<usize, u64>,
     /// When this member last heard a word of each other.
     pub words: BTreeMap<usize, u64>,
     /// When this member, while it serves, last reached the API server or members enough.
@@ -273,6 +275,7 @@ impl Member {
             full: 0,
             slow: 0,
             heard: BTreeMap::new(),
+            elected_on: BTreeMap::new(),
             words: BTreeMap::new(),
             contact: 0,
         }
