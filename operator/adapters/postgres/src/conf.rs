@@ -37,6 +37,8 @@ pub struct Conf<'a> {
     pub subscribers: Option<&'a BTreeSet<MemberName>>,
     /// Whose log to take, as whom.
     pub upstream: Option<(&'a Upstream, &'a DirId)>,
+    /// It is promoted: it may be asked for copies of slots.
+    pub upstream_leads: bool,
 }
 
 /// Preset, but the user's to change.
@@ -112,7 +114,7 @@ pub fn render(c: &Conf) -> String {
         set("allow_alter_system", "off");
     }
     if let Some(behind) = c.subscribers {
-        for (k, v) in subscribers::settings(c.upstream.is_some(), behind) {
+        for (k, v) in subscribers::settings(c.upstream_leads, behind) {
             set(k, &v);
         }
     }
@@ -211,6 +213,7 @@ mod tests {
             sync: &SyncNames::Nobody,
             subscribers: None,
             upstream: None,
+            upstream_leads: false,
         }
     }
 
@@ -290,9 +293,15 @@ mod tests {
         let text = render(&alone);
         assert!(text.contains("\nwal_level = 'logical'\n") && text.contains("\nsync_replication_slots = 'off'\n"));
         assert!(text.contains("\nsynchronized_standby_slots = 'a_2,a_3'\n"), "{text}");
-        let text = render(&Conf {
+        let candidate = Conf {
             upstream: Some((&up, &dir)),
             ..alone
+        };
+        let off = "\nsync_replication_slots = 'off'\n";
+        assert!(render(&candidate).contains(off), "a standby gives no copies");
+        let text = render(&Conf {
+            upstream_leads: true,
+            ..candidate
         });
         assert!(text.contains("\nsync_replication_slots = 'on'\n") && text.contains("\nhot_standby_feedback = 'on'\n"));
         assert!(text.contains("dbname=''postgres''"), "{text}");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_core::failover::MemberName;
-use holdfast_core::instance::SetSpec;
+use holdfast_core::failover::{MemberName, Term};
+use holdfast_core::instance::{SetSpec, Upstream};
 use holdfast_wire::RejectedParameter;
 use nix::sys::signal::Signal;
 
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::files::write_whole;
 use crate::pg::{Pg, Process};
 use crate::settled::{self, Known};
-use crate::{hba, process, tls, volume};
+use crate::{hba, history, process, tls, volume};
 
 impl Pg {
     /// Parameters that the engine refuses.
@@ -63,7 +63,9 @@ impl Pg {
         let tls = tls::copy(&layout.tls, &layout.engine_tls())?;
         let volume_bytes = volume::space(layout).map(|(_, total)| total);
         let copies_slots = self.copies_slots();
-        let wish = self.wish();
+        let mut wish = self.wish();
+        let leads = wish.upstream.as_ref().is_some_and(|upstream| self.leads(upstream));
+        wish.waits_for_leader = copies_slots && wish.upstream.is_some() && !leads;
         let mut parameters = wish.checked.clone();
         if wish.upstream.is_some() || !wish.floors.is_empty() {
             settled::raise(&mut parameters, &wish.floors);
@@ -81,10 +83,27 @@ impl Pg {
             sync: &wish.sync,
             subscribers: copies_slots.then_some(&wish.behind),
             upstream: wish.upstream.as_ref().zip(wish.dir.as_ref()),
+            upstream_leads: leads,
         });
         write_whole(&layout.conf(), text.as_bytes(), 0o600)?;
         write_whole(&layout.hba(), hba::render(wish.open).as_bytes(), 0o600)?;
         write_whole(&layout.ident(), hba::ident(&wish.members).as_bytes(), 0o600)
+    }
+
+    /// Whether this upstream is promoted, as far as is known here: the history of its timeline has come, or it is the first.
+    fn leads(&self, upstream: &Upstream) -> bool {
+        upstream.term == Term(1) || history::path(&self.layout().pgdata(), upstream.term).exists()
+    }
+
+    /// Copies of slots are asked for once the leader is promoted: a standby gives none, and an engine that was refused pauses for 10 s
+    /// (slotsync.c).
+    pub(crate) fn take_up_leader(&self) -> Result<()> {
+        let promoted = {
+            let wish = self.wish();
+            let waits = wish.upstream.as_ref().filter(|_| wish.waits_for_leader);
+            waits.is_some_and(|upstream| self.leads(upstream))
+        };
+        if promoted { self.reload() } else { Ok(()) }
     }
 
     /// Writes the generated files, and lets a running engine read them.

@@ -235,6 +235,7 @@ impl Observer {
         // The startup process asks for more only when it has replayed all that is here.
         let at_end = replication::asks_for_more_log(waits.as_deref());
         let takes: Option<i32> = row.try_get(4)?;
+        self.pg.take_up_leader()?;
         self.replayed_all |= at_end || received > Lsn(0);
         if !self.replayed_all {
             return Ok(Engine::Starting);

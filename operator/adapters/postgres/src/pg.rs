@@ -102,6 +102,8 @@ pub(crate) struct Wish {
     pub sealing: bool,
     /// Whose slots there may be.
     pub slots: Slots,
+    /// Whose log is taken was not promoted yet when the settings were written.
+    pub waits_for_leader: bool,
     /// The members that logical subscribers are kept behind.
     pub behind: BTreeSet<MemberName>,
     /// The directory was a primary's when its engine was started as a standby, and it has followed nobody since.
