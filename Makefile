@@ -4,7 +4,7 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-engine-17 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
+.PHONY: help demo demo-down test test-fast test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -26,12 +26,13 @@ test: lint check-generated test-fast test-engine-17 mutants sim-fresh test-e2e #
 test-fast: ## Without a cluster; under a minute warm
 	cargo test --workspace
 
-test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root)
+test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root); 15, 16, 18: test-engine-15 and so on
+test-engine-15 test-engine-16 test-engine-17 test-engine-18: test-engine-%:
 	@cargo build -q -p holdfast-bed
-	images=$$($(TARGET)/debug/bed images --postgres 17) && \
+	images=$$($(TARGET)/debug/bed images --postgres $*) && \
 		HOLDFAST_ENGINE_IMAGE=$$(realpath "$$(echo "$$images" | tail -n 1)") \
-		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath tests/engine.sh) 17" \
-		cargo test -p holdfast-postgres -p holdfast-agent --tests -- --include-ignored
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(abspath tests/engine.sh) $*" \
+		cargo test -p holdfast-postgres -p holdfast-agent --tests $(if $(filter 17 18,$*),-- --include-ignored)
 
 mutants: ## The simulator finds every deliberate protocol bug
 	cargo test -q -p holdfast-sim --features mutants --test mutants

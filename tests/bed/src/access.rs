@@ -3,9 +3,9 @@
 use crate::bed::Bed;
 use crate::control::{self, kubeconfig};
 use crate::git::GitServers;
-use crate::image::{self, ImageRef, ImageSpec};
+use crate::image::{ImageRef, ImageSpec};
 use crate::net::Host;
-use crate::{client, paths, pki, registry};
+use crate::{client, engine, paths, pki, registry};
 use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,14 +59,14 @@ impl Bed {
     pub fn push_postgres(&self, major: u8) -> Result<ImageRef> {
         registry::install(
             &self.state()?,
-            &image::postgres(major)?,
+            &engine::postgres(major)?,
             &format!("bed/postgres:{major}"),
         )
     }
 
     /// Puts Patroni with PostgreSQL 17 into the registry; made first if need be, which usually takes 60 s.
     pub fn push_patroni(&self) -> Result<ImageRef> {
-        registry::install(&self.state()?, &image::patroni()?, "bed/patroni:17")
+        registry::install(&self.state()?, &engine::patroni()?, "bed/patroni:17")
     }
 
     /// The API server's audit log: a JSON line for each request of a ServiceAccount outside kube-system.

@@ -21,7 +21,7 @@ pub enum Command {
     Build,
     /// Make the images that every bed has.
     Images {
-        /// PostgreSQL majors: 15, 17, 18.
+        /// PostgreSQL majors: 15, 16 (from Maven Central and PyPI), 17, 18.
         #[arg(long, value_delimiter = ',', default_value = "17")]
         postgres: Vec<u8>,
     },
@@ -29,7 +29,7 @@ pub enum Command {
     Up {
         #[arg(long, default_value_t = 3)]
         nodes: u8,
-        /// PostgreSQL majors to have in the registry: 15, 17, 18.
+        /// PostgreSQL majors to have in the registry: 15, 16, 17, 18.
         #[arg(long, value_delimiter = ',', default_value = "17")]
         postgres: Vec<u8>,
     },

@@ -2,12 +2,11 @@
 
 use crate::control;
 use crate::git;
-use crate::image;
 use crate::net::{Host, Net};
 use crate::remove::{remove, remove_stale};
 use crate::run::{self, Proc, progress};
 use crate::state::{self, Lock, State};
-use crate::{binaries, cgroup, client, cluster, links, net, node, packages, paths, registry};
+use crate::{binaries, cgroup, client, cluster, engine, image, links, net, node, packages, paths, registry};
 use anyhow::{Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -63,7 +62,7 @@ impl Bed {
         binaries::build()?;
         image::pause()?;
         for major in &options.postgres {
-            image::postgres(*major)?;
+            engine::postgres(*major)?;
         }
         let start = Instant::now();
         let dir = paths::bed(&options.name)?;
@@ -140,7 +139,7 @@ impl Bed {
         state.procs.insert("registry".into(), registry::start(state)?);
         registry::install(state, &image::pause()?, image::PAUSE)?;
         for major in &options.postgres {
-            let layout = image::postgres(*major)?;
+            let layout = engine::postgres(*major)?;
             // By the name that everybody knows, too: nodes ask the bed's registry for all registries' images.
             for name in ["bed/postgres", "library/postgres"] {
                 registry::install(state, &layout, &format!("{name}:{major}"))?;

@@ -1,8 +1,8 @@
 //! Images without a container engine: layers are plain tar files, written as folders in OCI layout.
 
-use crate::run::{command, output, progress, run};
+use crate::run::{progress, run};
 use crate::{paths, registry, state};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -217,72 +217,8 @@ pub fn pause() -> Result<PathBuf> {
     })
 }
 
-/// Why an image cannot be made when Debian is the reason: packages that cannot be fetched, or not be installed, today. An
-/// error of [`postgres`] tells by `error.is::<NoPackages>()`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoPackages {
-    /// Debian's suite.
-    pub suite: String,
-}
-
-impl std::fmt::Display for NoPackages {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the packages of Debian's {} cannot be installed", self.suite)
-    }
-}
-
-/// Makes, once, the image of a PostgreSQL major version from Debian's own packages and returns its layout folder.
-/// Debian has 15 (bookworm), 17 (trixie) and 18 (sid).
-pub fn postgres(major: u8) -> Result<PathBuf> {
-    let suite = match major {
-        15 => "bookworm",
-        17 => "trixie",
-        18 => "sid",
-        other => bail!("Debian has PostgreSQL 15, 17 and 18, not {other}"),
-    };
-    debian(&format!("postgres-{major}-1"), suite, major, "")
-}
-
-/// Makes, once, the image of Debian's Patroni with PostgreSQL 17 and returns its layout folder: the peer of benchmarks.
-pub fn patroni() -> Result<PathBuf> {
-    debian("patroni-17-1", "trixie", 17, ",patroni,python3-cryptography")
-}
-
-fn debian(key: &str, suite: &str, major: u8, more: &str) -> Result<PathBuf> {
-    cached(key, &format!("the image {key} (usually 60 s)"), |work| {
-        let root = work.join("root.tar");
-        let include = format!("--include=postgresql-{major},ca-certificates,procps{more}");
-        let mut bootstrap = command(&["mmdebstrap", "--quiet", "--variant=minbase", &include]);
-        bootstrap.arg("--aptopt=Acquire::Languages \"none\"");
-        // A mirror may be weeks old, and sid's lists say that they are good for one. They are still signed, and nothing but a
-        // test runs what is in them.
-        bootstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
-        for unused in ["doc", "man", "locale", "info"] {
-            bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{unused}/*"));
-        }
-        // A third of the size is there for just-in-time compilation, which no test of ours uses and PostgreSQL can miss.
-        bootstrap.arg(format!(
-            "--customize-hook=rm -rf \"$1\"/usr/lib/*/libLLVM* \"$1\"/usr/lib/llvm* \"$1\"/usr/lib/*/libz3* \
-             \"$1\"/usr/lib/postgresql/{major}/lib/bitcode \"$1\"/usr/lib/postgresql/{major}/lib/llvmjit*"
-        ));
-        // initdb has no business in an image, and the cluster that Debian makes would only be in the way.
-        bootstrap
-            .arg("--customize-hook=rm -rf \"$1\"/var/lib/postgresql/* \"$1\"/etc/postgresql/* \"$1\"/var/cache/apt/*");
-        output(bootstrap.args([suite, paths::text(&root)?])).with_context(|| NoPackages { suite: suite.into() })?;
-        let spec = ImageSpec {
-            layers: vec![root.clone()],
-            env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],
-            user: "postgres".into(),
-            ..ImageSpec::default()
-        };
-        let digest = spec.write(&work.join("layout"))?;
-        fs::remove_file(root)?;
-        Ok(digest)
-    })
-}
-
 /// Makes an image with `make`, which writes `WORK/layout`, unless the cache has it under `key`.
-fn cached(key: &str, what: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<PathBuf> {
+pub(crate) fn cached(key: &str, what: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<PathBuf> {
     let dir = paths::images()?.join(key);
     if !dir.is_dir() {
         let _lock = state::lock(&paths::home()?.join("images.lock"))?;

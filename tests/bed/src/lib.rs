@@ -16,6 +16,8 @@ pub mod cgroup;
 pub mod client;
 pub mod cluster;
 pub mod control;
+pub mod download;
+pub mod engine;
 pub mod faults;
 pub mod git;
 pub mod image;

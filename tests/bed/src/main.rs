@@ -7,7 +7,7 @@ use args::{Args, Command, Internal};
 use clap::Parser;
 use holdfast_bed::bed::{Bed, Options, Owner};
 use holdfast_bed::net::Host;
-use holdfast_bed::{ImageSpec, binaries, image, init, packages, provision, remove, status};
+use holdfast_bed::{ImageSpec, binaries, engine, image, init, packages, provision, remove, status};
 use nix::sys::signal::Signal;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
             packages::ensure()?;
             println!("{}", image::pause()?.display());
             for major in postgres {
-                println!("{}", image::postgres(major)?.display());
+                println!("{}", engine::postgres(major)?.display());
             }
         }
         Command::Up { nodes, postgres } => {

@@ -27,9 +27,26 @@ const NEEDED: [(&str, &str); 19] = [
     ("/usr/bin/setpriv", "util-linux"),
 ];
 
+/// What only the image of PostgreSQL 16 needs beside them: clients of the registries that have it, and what unpacks it.
+const REGISTRIES: [(&str, &str); 4] = [
+    ("/usr/bin/mvn", "maven"),
+    ("/usr/bin/pip3", "python3-pip"),
+    ("/usr/bin/unzip", "unzip"),
+    ("/usr/bin/xz", "xz-utils"),
+];
+
 /// Makes sure that everything is there: installs it when root, else says in one message what to install.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    install(&NEEDED)
+}
+
+/// The same for what fetches files of other registries than Debian's.
+pub fn ensure_registries() -> Result<()> {
+    install(&REGISTRIES)
+}
+
+fn install(needed: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         return Ok(());
     }
@@ -54,9 +71,9 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
     // /bin and /sbin are the same folders as in /usr on every Debian since 12.
-    let mut missing: Vec<_> = NEEDED
+    let mut missing: Vec<_> = needed
         .iter()
         .filter(|(file, _)| !Path::new(file).exists())
         .map(|(_, package)| *package)

@@ -25,6 +25,11 @@ pub fn images() -> Result<PathBuf> {
     Ok(home()?.join("images"))
 }
 
+/// The folder of files of package registries, as they came.
+pub fn downloads() -> Result<PathBuf> {
+    Ok(home()?.join("downloads"))
+}
+
 /// The folder that holds one folder per bed.
 pub fn beds() -> Result<PathBuf> {
     Ok(home()?.join("beds"))

@@ -4,7 +4,7 @@
 
 mod support;
 
-use holdfast_bed::{Bed, Host, ImageSpec, Options, Owner, image};
+use holdfast_bed::{Bed, Host, ImageSpec, Options, Owner, engine};
 use std::time::{Duration, Instant};
 use support::{NS, Probe, attempt, bed, inside, kubectl, out};
 
@@ -12,7 +12,7 @@ use support::{NS, Probe, attempt, bed, inside, kubectl, out};
 #[ignore = "needs root and a bed"]
 fn an_image_is_pulled_by_the_digest_it_was_pushed_with() {
     let (bed, _alone) = bed();
-    let mut spec = ImageSpec::based_on(&image::postgres(17).unwrap()).unwrap();
+    let mut spec = ImageSpec::based_on(&engine::postgres(17).unwrap()).unwrap();
     spec.labels.push(("test".into(), "digest".into()));
     let pushed = bed.push_image(&spec, "test/digest:1").unwrap();
     assert_ne!(

@@ -1,9 +1,10 @@
-//! Each PostgreSQL that Debian has an image of. 17 runs in every other test; 16 is in no suite of Debian's.
+//! Each PostgreSQL major version; 17 runs in every other test. 16 is in no suite of Debian's: its binaries are those that Maven
+//! Central and `PyPI` have.
 
 use std::io::Write;
 use std::time::Duration;
 
-use holdfast_bed::image::NoPackages;
+use holdfast_bed::engine::NoPackages;
 use holdfast_e2e::fault::Fault;
 use holdfast_e2e::house::wait_for;
 use holdfast_e2e::sql::Access;
@@ -17,6 +18,12 @@ const START: Duration = Duration::from_secs(240);
 #[ignore = "needs root and a bed: make test"]
 fn postgresql_15_survives_faults_and_takes_up_parameters() {
     lives(15, &house().bed.push_postgres(15).unwrap().tagged);
+}
+
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn postgresql_16_survives_faults_and_takes_up_parameters() {
+    lives(16, &house().bed.push_postgres(16).unwrap().tagged);
 }
 
 /// Only sid has it, whose packages cannot be installed every day. That says nothing about Holdfast, so it is told and no
