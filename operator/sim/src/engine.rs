@@ -57,17 +57,6 @@ impl World {
         self.with(m, self.members[m].engine.torn)
     }
 
-    /// The same as its agent sees it: of such a record nothing counts but while its receiver takes the log of the leader that it follows.
-    fn flushed(&self, m: usize) -> Lsn {
-        let member = &self.members[m];
-        let Some(dir) = &member.dir else { return Lsn(0) };
-        let takes = member.engine.receiver.is_some() && member.disk.following == Some(Term(dir.timeline));
-        if takes || self.mutant == Some(holdfast_core::instance::Mutant::CountsTorn) {
-            return self.received(m);
-        }
-        dir.lsn(dir.flushed)
-    }
-
     fn look(&self, m: usize) -> Seen {
         let member = &self.members[m];
         let engine = &member.engine;
@@ -79,8 +68,7 @@ impl World {
             Run::Down => Seen::Down { clean: dir.clean },
             Run::Starting { .. } => Seen::Starting,
             Run::Standby => Seen::Standby(StandbySeen {
-                flushed: self.flushed(m),
-                torn: self.flushed(m) < self.received(m),
+                flushed: self.received(m),
                 replayed: dir.lsn(dir.flushed),
                 receiving: engine.receiver.is_some(),
                 diverged: engine.diverged.clone(),

@@ -39,8 +39,8 @@ pub struct Dir {
     pub slots: BTreeMap<MemberName, Option<usize>>,
     /// Records have sizes, of which some are long; else each counts for one.
     pub sized: bool,
-    /// How often a primary has begun to write here: what it writes after a crash is another record.
-    pub runs: u64,
+    /// Of a record that a crash left unfinished: the next one begins after that (`XLOG_OVERWRITE_CONTRECORD`).
+    pub skips: u64,
     /// So much of the next record is on disk, though it is not finished.
     pub begun: u64,
     /// So many records at the beginning of the log are no more, though this model keeps them to compare.
@@ -67,7 +67,7 @@ impl Dir {
     /// How long the next record will be.
     fn next_size(&self) -> u64 {
         let last = self.log.last().map_or(1, |rec| rec.chain);
-        let draw = (last ^ u64::from(self.timeline) ^ self.runs << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61;
+        let draw = (last ^ u64::from(self.timeline)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61;
         match (self.sized, draw) {
             (false, _) => 1,
             (true, 0 | 1) => 40,
@@ -86,7 +86,7 @@ impl Dir {
     /// Writes one more record.
     pub fn append(&mut self, noise: u64) {
         let before = self.log.last().map_or(0, |rec| rec.chain);
-        let end = self.lsn(self.log.len()).0 + self.next_size();
+        let end = self.lsn(self.log.len()).0 + std::mem::take(&mut self.skips) + self.next_size();
         self.begun = 0;
         let chain = (before ^ noise).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ u64::from(self.timeline);
         self.log.push(Rec {

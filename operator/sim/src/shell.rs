@@ -222,8 +222,7 @@ impl World {
         engine.upstream = None;
         match how {
             StartAs::Primary { sync } => {
-                dir.runs += 1;
-                dir.begun = 0;
+                dir.skips += std::mem::take(&mut dir.begun);
                 engine.sync = sync.clone();
                 engine.configured = sync;
             }

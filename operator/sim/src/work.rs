@@ -132,7 +132,7 @@ impl World {
             clean: true,
             slots: Default::default(),
             sized: self.plan.torn,
-            runs: 0,
+            skips: 0,
             begun: 0,
             gone: 0,
         };

@@ -223,18 +223,14 @@ impl Observer {
         self.health = None;
         // After promotion nothing of this is true any more.
         self.in_force = None;
-        // In this order: the first part is settled before the replay's position is looked at.
-        let sql = "WITH first AS MATERIALIZED (SELECT \
-                   EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS running, \
-                   (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') AS waits) \
-                   SELECT coalesce(pg_last_wal_receive_lsn(), '0/0')::text, coalesce(pg_last_wal_replay_lsn(), '0/0')::text, \
-                   running, waits, (SELECT received_tli FROM pg_stat_wal_receiver) FROM first";
+        let sql = "SELECT coalesce(pg_last_wal_receive_lsn(), '0/0')::text, coalesce(pg_last_wal_replay_lsn(), '0/0')::text, \
+                   EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver'), \
+                   (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup')";
         let row = within(DEADLINE, session.query_one(sql, &[])).await?;
         let (received, replayed) = (lsn(&row, 0)?, lsn(&row, 1)?);
         let waits: Option<String> = row.try_get(3)?;
         // The startup process asks for more only when it has replayed all that is here.
         let at_end = replication::asks_for_more_log(waits.as_deref());
-        let takes: Option<i32> = row.try_get(4)?;
         self.pg.take_up_leader()?;
         self.replayed_all |= at_end || received > Lsn(0);
         if !self.replayed_all {
@@ -244,37 +240,18 @@ impl Observer {
             let wish = self.pg.wish();
             (wish.following, wish.sealing)
         };
-        let receiving = row.try_get::<_, bool>(2)? || sealing;
-        let on_term = takes.and_then(|tli| u32::try_from(tli).ok()).map(Term) == following;
-        let flushed = flushed(received, replayed, receiving, on_term, at_end);
+        let running: bool = row.try_get(2)?;
         Ok(Engine::Standby(StandbySeen {
-            flushed,
-            torn: flushed < received,
+            // It may end in the midst of a record (ADR 21): not all of it need be replayed when the startup process asks for more, and a
+            // commit that was acknowledged may be in what is not.
+            flushed: received.max(replayed),
             replayed,
-            receiving,
+            receiving: running || sealing,
             diverged: self.pg.heard.diverged(),
             history: following
                 .map(|t| history::read(&self.pg.layout().pgdata(), t))
                 .unwrap_or_default(),
         }))
-    }
-}
-
-/// How far a standby's log is flushed, as far as it counts.
-///
-/// PostgreSQL's "received" may end in the midst of a record, and stays there when the receiver ends, until another one has got as far on
-/// the same timeline (walreceiverfuncs.c, `RequestXLogStreaming`). But a primary that crashed there writes another record in that
-/// place, and a new timeline begins before it. No acknowledged commit is in it: a commit's record is whole when it is acknowledged. So:
-///
-/// 1. While the receiver takes the log of the term that is followed, what it has received counts: the rest of the record comes.
-/// 2. Else what is replayed, when the startup process asks for more: it has replayed every whole record. A receiver that is still on an
-///    older timeline brings none that counts.
-/// 3. One that is busy with replay has not: there what was received is the best that is known.
-fn flushed(received: Lsn, replayed: Lsn, receiving: bool, on_term: bool, at_end: bool) -> Lsn {
-    if !(receiving && on_term) && at_end {
-        replayed
-    } else {
-        received.max(replayed)
     }
 }
 

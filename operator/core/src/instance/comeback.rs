@@ -71,7 +71,7 @@ impl Instance {
     /// Whether the candidate, by its seal, ends its log where this member's ends, and that is where a record ends: the promotion leaves
     /// nothing of a record that is there in part, and PostgreSQL lets a standby that has that part follow all the same.
     fn ends_alike(&self, record: &Record, own: Position, seen: &StandbySeen) -> bool {
-        if seen.replayed != seen.flushed {
+        if seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTorn) {
             return false;
         }
         let seals = self.seals.get(&record.leader).map(|(seal, _)| seal);
@@ -200,7 +200,7 @@ impl Instance {
             let history = self.leader_speaks(record).map(|beat| &beat.history);
             let own = self.position();
             let torn = own == self.disk.base && history.is_some_and(|h| !position::on_history(own, record.term, h));
-            if torn {
+            if torn && !self.mutation.is(Mutant::TakesTorn) {
                 if record.phase == Phase::Leading {
                     self.rewind(record);
                 }

@@ -168,8 +168,8 @@ impl Instance {
         };
         let candidate = self.role == Role::Candidate && self.served.early == Some((term, true));
         let seal = self.seals.get(&self.me).map(|(seal, _)| seal.position.lsn);
-        let torn = |seen: &StandbySeen| seen.torn && !self.mutation.is(Mutant::ReadyThoughTorn);
-        let whole = |seen: &StandbySeen| seen.replayed == seen.flushed && !torn(seen) && seal == Some(seen.flushed);
+        let torn = |seen: &StandbySeen| seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTorn);
+        let whole = |seen: &StandbySeen| !torn(seen) && seal == Some(seen.flushed);
         candidate && matches!(&*self.engine, Engine::Standby(seen) if whole(seen))
     }
 }

@@ -176,12 +176,10 @@ pub struct Refusal {
 /// A running standby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StandbySeen {
-    /// The end of what is flushed to its disk; without a receiver of the followed term's log, the end of its last whole record. The shell
-    /// reports [`Engine::Starting`] until it knows this for sure: after a start, once local log is replayed to its end; after a receiver has
-    /// stopped, what it has flushed.
+    /// The end of what is flushed to its disk. The shell reports [`Engine::Starting`] until it knows this for sure: after
+    /// a start, once local log is replayed to its end; after a receiver has stopped, what it has flushed. It may lie in the midst of a
+    /// record.
     pub flushed: Lsn,
-    /// There is part of a record beyond that.
-    pub torn: bool,
     /// The end of what is replayed.
     pub replayed: Lsn,
     /// A WAL receiver is running.

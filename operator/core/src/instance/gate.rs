@@ -30,7 +30,7 @@ impl Instance {
             }
             (lead.again, lead.backed, lead.point) = (false, None, seen.flushed.max(seen.inserted));
         }
-        let (since, point, backed) = (lead.since, lead.point, lead.backed);
+        let (since, point, before) = (lead.since, lead.point, lead.backed.clone());
         if self.served.gate || self.served.asked.is_some() {
             return;
         }
@@ -38,11 +38,12 @@ impl Instance {
         let flushed = |dir: &&DirId| seen.replicas.iter().any(|r| r.dir == **dir && r.flushed >= point);
         let have = rule.standbys.iter().filter(flushed).count();
         let need = usize::from(rule.quorum);
-        // Under a rule that may be gone a moment later, that proves nothing: it asks the same of other standbys.
-        let sure = !self.rule_in_doubt(rule) || self.mutation.is(Mutant::TrustsDoubtfulRule);
-        let backs = have >= need && sure;
-        let now = (backs || self.mutation.is(Mutant::NoComeBackGate)).then_some(self.now);
-        let backed = backed.or(now);
+        let backs = have >= need || self.mutation.is(Mutant::NoComeBackGate);
+        // By another rule than the record has now (a write of a former process may have arrived since), it proves nothing: that one asks the
+        // same of other standbys.
+        let before = before.filter(|by| by == rule || self.mutation.is(Mutant::BackedByAnyRule));
+        let backed = before.or_else(|| backs.then(|| rule.clone()));
+        let is_backed = backed.is_some();
         if let Some(lead) = &mut self.lead {
             lead.backed = backed;
         }
@@ -51,7 +52,7 @@ impl Instance {
             self.write(record.clone());
             return;
         }
-        if backed.is_none() {
+        if !is_backed {
             return self.wait(Why::WaitsForStandbys { have, need });
         }
         if !self.covered(rule) {

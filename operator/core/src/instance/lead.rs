@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::failover::{DirId, Lsn, MemberName, Phase, Position, Record, Term, position, rule};
+use crate::failover::{DirId, Lsn, MemberName, Phase, Position, Record, Rule, Term, position, rule};
 
 use super::effect::{Effect, HowToStop, StartAs, SyncNames};
 use super::event::{Engine, PrimarySeen, Work};
@@ -23,8 +23,8 @@ pub(super) struct Lead {
     pub since: Moment,
     /// The end of its log when it began to answer: nobody is served before the rule's quorum has flushed this far.
     pub point: Lsn,
-    /// That has happened.
-    pub backed: Option<Moment>,
+    /// That has happened, by this rule.
+    pub backed: Option<Rule>,
     /// Clients have been let in.
     pub opened: bool,
     /// The gate was closed since: commits whose wait was ended by that have become visible, so the point is taken anew.
@@ -290,7 +290,9 @@ impl Instance {
     /// Whether what a standby has flushed is told by a walsender that counts by the setting: one that came before the promotion tells of
     /// the old timeline until the standby has gone over.
     fn gone_over(&self, seen: &PrimarySeen, replica: &super::ReplicaSeen) -> bool {
-        let named = matches!(&seen.sync, SyncNames::Any { standbys, .. } if standbys.contains(&replica.dir));
+        // What the engine was promoted with, and not what is in force: for a moment that is not known.
+        let first = self.served.first.as_ref().filter(|(term, _)| *term == seen.term);
+        let named = first.is_some_and(|(_, rule)| rule.standbys.contains(&replica.dir));
         !named || replica.counts
     }
 
@@ -332,7 +334,7 @@ impl Instance {
         };
         let have = able.intersection(&rule.standbys).count();
         if let Some(lead) = self.lead.as_mut().filter(|_| have >= usize::from(rule.quorum)) {
-            lead.backed = lead.backed.or(Some(self.now));
+            lead.backed = Some(rule.clone());
         }
         self.write(Record {
             phase: Phase::Leading,

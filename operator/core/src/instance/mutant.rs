@@ -17,8 +17,8 @@ pub enum Mutant {
     ClaimsFollowing,
     /// A member takes a candidate's log before that is promoted though its own ends earlier.
     AttachesBehind,
-    /// A candidate whose log ends with part of a record is followed before it is promoted.
-    ReadyThoughTorn,
+    /// Members whose logs end with part of a record come to a candidate before it is promoted.
+    TakesTorn,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -57,8 +57,8 @@ pub enum Mutant {
     UnknownIsWritten,
     /// The rule changes while a write of the record is under way, or one without an answer may still arrive.
     TrustsUnsettledRecord,
-    /// A gate opens by a rule that a write on its way may replace.
-    TrustsDoubtfulRule,
+    /// A gate opens by a flush that another rule asked for.
+    BackedByAnyRule,
     /// A gate that was closed opens again without waiting for what became visible meanwhile.
     ReopensAtOnce,
     /// A rule change keeps the point that it took before the gate was closed.
@@ -90,8 +90,6 @@ pub enum Mutant {
     /// A seal is answered before it is on disk, and a record read at start is from a cache: either alone does no harm,
     /// since the other makes up for it. (In the simulator's world.)
     SealNotSynced,
-    /// Part of a record counts as flushed, though it may be another one by now. (In the simulator's world.)
-    CountsTorn,
     /// A gate is taken for closed as soon as that is asked for.
     GateNotWatched,
     /// `Async`: a leader that hears a majority goes on without the record.
@@ -108,7 +106,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 50] = [
+    pub const ALL: [Mutant; 49] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -116,7 +114,7 @@ impl Mutant {
         Mutant::ElectsBehind,
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
-        Mutant::ReadyThoughTorn,
+        Mutant::TakesTorn,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
@@ -136,7 +134,7 @@ impl Mutant {
         Mutant::BelievesHints,
         Mutant::UnknownIsWritten,
         Mutant::TrustsUnsettledRecord,
-        Mutant::TrustsDoubtfulRule,
+        Mutant::BackedByAnyRule,
         Mutant::ReopensAtOnce,
         Mutant::KeepsPoint,
         Mutant::GivenUpCounts,
@@ -152,7 +150,6 @@ impl Mutant {
         Mutant::SecondInitdb,
         Mutant::ReadsCache,
         Mutant::SealNotSynced,
-        Mutant::CountsTorn,
         Mutant::GateNotWatched,
         Mutant::AsyncTrustsMajority,
         Mutant::AsyncByWish,

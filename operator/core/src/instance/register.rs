@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::failover::{Phase, Record, Rule, Term};
+use crate::failover::{Phase, Record, Term};
 
 use super::effect::{Effect, Version};
 use super::event::{CasOutcome, RecordSeen};
@@ -196,12 +196,6 @@ impl Instance {
     pub(super) fn settled(&self) -> bool {
         let writing = matches!(self.register.operation, Some(Operation::Write(..)));
         self.register.trusted && !self.register.doubtful && !self.register.ghost && !writing
-    }
-
-    /// Whether the record may have another rule than this one, or get it by a write that is under way or has no answer.
-    pub(super) fn rule_in_doubt(&self, rule: &Rule) -> bool {
-        let changing = matches!(&self.register.operation, Some(Operation::Write(to, _)) if to.rule != *rule);
-        self.register.doubtful || self.register.ghost || changing
     }
 
     /// Whether the record known is one that was read or written; else it is read.

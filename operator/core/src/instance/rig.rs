@@ -99,7 +99,6 @@ pub(super) fn follows() -> Instance {
 pub(super) fn standby(flushed: Lsn, receiving: bool) -> Event {
     Event::Engine(Engine::Standby(StandbySeen {
         flushed,
-        torn: false,
         replayed: flushed,
         receiving,
         diverged: None,
