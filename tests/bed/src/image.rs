@@ -282,7 +282,7 @@ fn debian(key: &str, suite: &str, major: u8, more: &str) -> Result<PathBuf> {
 }
 
 /// Makes an image with `make`, which writes `WORK/layout`, unless the cache has it under `key`.
-fn cached(key: &str, what: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<PathBuf> {
+pub(crate) fn cached(key: &str, what: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<PathBuf> {
     let dir = paths::images()?.join(key);
     if !dir.is_dir() {
         let _lock = state::lock(&paths::home()?.join("images.lock"))?;
