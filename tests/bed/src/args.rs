@@ -24,6 +24,9 @@ pub enum Command {
         /// PostgreSQL majors: 15, 16 (from Maven Central and PyPI), 17, 18.
         #[arg(long, value_delimiter = ',', default_value = "17")]
         postgres: Vec<u8>,
+        /// Those of Flux's controllers, too, with which the GitSource is compared (8 min the first time).
+        #[arg(long)]
+        flux: bool,
     },
     /// Start a bed and wait until its nodes are Ready.
     Up {

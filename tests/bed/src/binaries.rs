@@ -1,5 +1,6 @@
 //! The programs of the bed that Debian does not have, built once from the module files in `go/` into a cache.
 
+use crate::modules::{FLUX, MODULES, Module};
 use crate::run::{command, output, progress};
 use crate::{paths, state};
 use anyhow::{Context, Result, bail};
@@ -7,107 +8,6 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// One Go module that only lists tools.
-struct Module {
-    name: &'static str,
-    files: [&'static str; 2],
-    ldflags: &'static str,
-    tags: &'static str,
-    /// runc needs libseccomp through cgo; everything else is static.
-    cgo: bool,
-    /// Seconds on 2 cores with cold caches, as measured; seconds are enough when Go's own cache is warm.
-    usual: u32,
-    /// What must be there afterwards: name as built, name in the cache.
-    programs: &'static [(&'static str, &'static str)],
-}
-
-macro_rules! files {
-    ($name:literal) => {
-        [
-            include_str!(concat!("../go/", $name, "/go.mod")),
-            include_str!(concat!("../go/", $name, "/go.sum")),
-        ]
-    };
-}
-
-const MODULES: [Module; 7] = [
-    Module {
-        name: "kube",
-        files: files!("kube"),
-        ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
-                  -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
-        tags: "",
-        cgo: false,
-        usual: 410,
-        programs: &[
-            ("kube-apiserver", "kube-apiserver"),
-            ("kube-controller-manager", "kube-controller-manager"),
-            ("kube-scheduler", "kube-scheduler"),
-            ("kube-proxy", "kube-proxy"),
-            ("kubelet", "kubelet"),
-            ("kubectl", "kubectl"),
-        ],
-    },
-    Module {
-        name: "etcd",
-        files: files!("etcd"),
-        ldflags: "-s -w",
-        tags: "",
-        cgo: false,
-        usual: 35,
-        programs: &[("server", "etcd")],
-    },
-    Module {
-        name: "containerd",
-        files: files!("containerd"),
-        ldflags: "-s -w -X github.com/containerd/containerd/v2/version.Version=2.4.2",
-        tags: "no_btrfs",
-        cgo: false,
-        usual: 75,
-        programs: &[
-            ("containerd", "containerd"),
-            ("containerd-shim-runc-v2", "containerd-shim-runc-v2"),
-            ("ctr", "ctr"),
-        ],
-    },
-    Module {
-        name: "runc",
-        files: files!("runc"),
-        ldflags: "-s -w",
-        tags: "seccomp netgo osusergo",
-        cgo: true,
-        usual: 20,
-        programs: &[("runc", "runc")],
-    },
-    Module {
-        name: "registry",
-        files: files!("registry"),
-        ldflags: "-s -w",
-        tags: "",
-        cgo: false,
-        usual: 95,
-        programs: &[("registry", "registry")],
-    },
-    Module {
-        name: "coredns",
-        files: files!("coredns"),
-        ldflags: "-s -w",
-        tags: "",
-        cgo: false,
-        usual: 130,
-        programs: &[("coredns", "coredns")],
-    },
-    Module {
-        name: "helm",
-        files: files!("helm"),
-        ldflags: "-s -w",
-        tags: "",
-        cgo: false,
-        usual: 140,
-        programs: &[("helm", "helm")],
-    },
-];
 
 impl Module {
     /// Changes whenever what would be built changes.
@@ -152,6 +52,16 @@ impl Module {
         for (built, wanted) in self.programs {
             fs::rename(bin.join(built), bin.join(wanted)).with_context(|| format!("{built} was not built"))?;
         }
+        if !self.crds.is_empty() {
+            let folder = output(command(&["go", "list", "-m", "-f", "{{.Dir}}", self.crds]).current_dir(&work))?;
+            let folder = Path::new(folder.trim()).join("config/crd/bases");
+            let crds = bin.join("crds");
+            fs::create_dir(&crds)?;
+            for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+                let entry = entry?;
+                fs::copy(entry.path(), crds.join(entry.file_name()))?;
+            }
+        }
         fs::rename(&bin, dir)?;
         fs::remove_dir_all(&work)?;
         Ok(())
@@ -160,26 +70,30 @@ impl Module {
 
 /// Builds what the cache does not have, then names the folder of each program's module.
 pub fn build() -> Result<Vec<PathBuf>> {
-    let mut dirs = Vec::new();
-    let missing = |dir: &Path| !dir.is_dir();
-    for module in &MODULES {
-        let dir = module.dir()?;
-        if missing(&dir) {
-            // Another process may be building the same: wait for it rather than do it twice.
-            let _lock = state::lock(&paths::home()?.join("build.lock"))?;
-            if missing(&dir) {
-                progress(&format!(
-                    "building {} (usually {} s on 2 cores, once)",
-                    module.name, module.usual
-                ));
-                let start = Instant::now();
-                module.build(&dir)?;
-                progress(&format!("built {} in {} s", module.name, start.elapsed().as_secs()));
-            }
+    MODULES.iter().map(ensure).collect()
+}
+
+/// The same for Flux's controllers; in each folder is a folder `crds`, too.
+pub fn flux() -> Result<Vec<PathBuf>> {
+    FLUX.iter().map(ensure).collect()
+}
+
+fn ensure(module: &Module) -> Result<PathBuf> {
+    let dir = module.dir()?;
+    if !dir.is_dir() {
+        // Another process may be building the same: wait for it rather than do it twice.
+        let _lock = state::lock(&paths::home()?.join("build.lock"))?;
+        if !dir.is_dir() {
+            progress(&format!(
+                "building {} (usually {} s on 2 cores, once)",
+                module.name, module.usual
+            ));
+            let start = Instant::now();
+            module.build(&dir)?;
+            progress(&format!("built {} in {} s", module.name, start.elapsed().as_secs()));
         }
-        dirs.push(dir);
     }
-    Ok(dirs)
+    Ok(dir)
 }
 
 /// Puts hard links of all programs into `bin`, so that a later rebuild cannot pull them from under a running bed.

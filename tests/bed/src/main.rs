@@ -7,7 +7,7 @@ use args::{Args, Command, Internal};
 use clap::Parser;
 use holdfast_bed::bed::{Bed, Options, Owner};
 use holdfast_bed::net::Host;
-use holdfast_bed::{ImageSpec, binaries, engine, image, init, packages, provision, remove, status};
+use holdfast_bed::{ImageSpec, binaries, engine, flux, image, init, packages, provision, remove, status};
 use nix::sys::signal::Signal;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
@@ -23,12 +23,17 @@ fn main() -> Result<()> {
                 println!("{}", dir.display());
             }
         }
-        Command::Images { postgres } => {
+        Command::Images { postgres, flux } => {
             packages::need_root()?;
             packages::ensure()?;
             println!("{}", image::pause()?.display());
             for major in postgres {
                 println!("{}", engine::postgres(major)?.display());
+            }
+            if flux {
+                for controller in flux::controllers()? {
+                    println!("{}", controller.layout.display());
+                }
             }
         }
         Command::Up { nodes, postgres } => {

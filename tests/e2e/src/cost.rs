@@ -1,4 +1,4 @@
-//! What Holdfast's processes cost, from the machine's own /proc.
+//! What controllers and agents cost, from the machine's own /proc.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,6 +46,38 @@ pub fn processes() -> Result<BTreeMap<u32, Process>> {
     Ok(found)
 }
 
+/// Processes of one bed's Pods by the name of their program in `/bin`: `(process id, program)`. A bed's control groups carry its
+/// id, so those of other beds on this machine are not among them.
+pub fn of_bed(bed: &str, programs: &[&str]) -> Result<BTreeMap<(u32, String), Process>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may end while it is looked at.
+        let Ok(command) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let path = String::from_utf8_lossy(command.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
+        let Some(program) = programs.iter().find(|p| path.strip_prefix("/bin/") == Some(p)) else {
+            continue;
+        };
+        let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if !in_bed(&groups, bed) {
+            continue;
+        }
+        if let Ok(process) = read_process(&entry.path(), false) {
+            found.insert((pid, (*program).to_owned()), process);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether one of these control groups is of the bed with this id.
+fn in_bed(groups: &str, bed: &str) -> bool {
+    groups.lines().any(|line| line.split('/').any(|part| part == bed))
+}
+
 fn read_process(path: &std::path::Path, agent: bool) -> Result<Process> {
     let stat = fs::read_to_string(path.join("stat"))?;
     // The second field is the program's name in brackets, and may hold anything.
@@ -70,4 +102,18 @@ fn read_process(path: &std::path::Path, agent: bool) -> Result<Process> {
         },
         anonymous: kib("Anonymous:")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_bed;
+
+    #[test]
+    fn a_process_of_another_bed_is_not_ours() {
+        let groups = "4:memory:/hfb1/node1/kubepods/burstable/pod324f\n1:cpu:/hfb1/node1/kubepods/burstable/pod324f\n";
+        assert!(in_bed(groups, "hfb1"));
+        assert!(!in_bed(groups, "hfb"));
+        assert!(!in_bed(groups, "hfb11"));
+        assert!(!in_bed("", "hfb1"));
+    }
 }

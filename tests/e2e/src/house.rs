@@ -75,6 +75,19 @@ impl House {
         Ok(house)
     }
 
+    /// The bed alone, without Holdfast: for what is compared with it.
+    pub fn bare(name: &str, owner: Owner) -> Result<House> {
+        let bed = Bed::up(Options {
+            name: name.into(),
+            owner,
+            ..Options::default()
+        })?;
+        Ok(House {
+            bed,
+            image: String::new(),
+        })
+    }
+
     /// Installs both charts, or upgrades them, with these of the operator's values beside those that a bed needs: `NAME=VALUE`.
     /// Values of an earlier call are back at their defaults, and no operator that was started with them is there any more.
     pub fn install(&self, values: &[&str]) -> Result<()> {

@@ -3,6 +3,9 @@
 pub mod cost;
 pub mod crowd;
 pub mod fault;
+pub mod flux;
+pub mod gitcost;
+pub mod gitops;
 pub mod house;
 pub mod patroni;
 pub mod plain;

@@ -11,14 +11,14 @@ use sha2::Sha256;
 
 use crate::house::{House, SYSTEM};
 
-/// One request of the operator.
+/// One request of the operator, or of another controller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// `get`, `patch`, …
     pub verb: String,
     /// What is asked for, with the query.
     pub uri: String,
-    /// The ServiceAccount that the operator acts as; empty for its own requests.
+    /// The ServiceAccount that it acts as; empty for its own requests.
     pub acts_as: String,
     /// The answer.
     pub code: u64,
@@ -48,14 +48,19 @@ impl House {
     /// What the operator has asked since, but for its own leader election and the ends of long watches, which begin again
     /// every few minutes whatever happens.
     pub fn requests_since(&self, mark: Mark) -> Result<Vec<Request>> {
-        let mut found = self.everything_since(mark)?;
+        self.requests_of(SYSTEM, mark)
+    }
+
+    /// The same of whatever controllers are in a namespace.
+    pub fn requests_of(&self, system: &str, mark: Mark) -> Result<Vec<Request>> {
+        let mut found = self.everything_since(system, mark)?;
         found.retain(|r| r.verb != "watch");
         Ok(found)
     }
 
     /// Watches of the operator that have ended since.
     pub fn ended_watches_since(&self, mark: Mark) -> Result<Vec<Request>> {
-        let mut found = self.everything_since(mark)?;
+        let mut found = self.everything_since(SYSTEM, mark)?;
         found.retain(|r| r.verb == "watch" && r.ended);
         Ok(found)
     }
@@ -71,8 +76,8 @@ impl House {
         whole.map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
-    fn everything_since(&self, mark: Mark) -> Result<Vec<Request>> {
-        let system = format!("system:serviceaccount:{SYSTEM}:");
+    fn everything_since(&self, system: &str, mark: Mark) -> Result<Vec<Request>> {
+        let system = format!("system:serviceaccount:{system}:");
         let mut found = Vec::new();
         for event in self.audited_since(mark)? {
             let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! `make bench-git`: what a GitSource with very many objects costs, by the API server's own audit log.
+//! `make bench-git`: what a repository with very many objects costs under Holdfast and under Flux, by the API server's own audit
+//! log: the same bed, the same repository, one system after the other.
 //!
-//! Times are from that log too: from the moment that a webhook is answered to the moment that the API server has done the
-//! last request of that commit. Nothing of the measuring stands in between.
+//! Times are from that log too: from the moment that the system is told of a commit to the moment that the API server has done
+//! the last request of that commit. Nothing of the measuring stands in between.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,22 +10,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use holdfast_bed::bed::Owner;
-use holdfast_e2e::house::{SYSTEM, say, wait_for};
-use holdfast_e2e::requests::{Mark, Request, Webhook};
-use holdfast_e2e::source::{condition, secret, text};
-use holdfast_e2e::{House, Repo, Source};
-use serde_json::{Value, json};
+use holdfast_e2e::cost::{Process, of_bed};
+use holdfast_e2e::flux::Flux;
+use holdfast_e2e::gitcost::{Cost, Figures, Measured, Quiet, measure, table};
+use holdfast_e2e::gitops::{GitOps, Holdfast, PATIENCE, now};
+use holdfast_e2e::house::{say, wait_for};
+use holdfast_e2e::requests::{Mark, Request};
+use holdfast_e2e::{House, Repo};
 
 const NAMESPACE: &str = "bench";
-/// The operator's Pods.
-const OPERATOR: &str = "app.kubernetes.io/component=operator";
 /// Objects in one file.
 const PER_FILE: usize = 100;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Holdfast,
+    Flux,
+}
+
 #[derive(Parser)]
-#[command(about = "What a GitSource with very many objects costs: seconds, and requests to the API server.")]
+#[command(about = "What a repository with very many objects costs: seconds, and requests to the API server.")]
 struct Cli {
     /// ConfigMaps in the repository.
     #[arg(long, default_value_t = 10_000)]
@@ -35,6 +42,9 @@ struct Cli {
     /// How many seconds of nothing are watched.
     #[arg(long, default_value_t = 60)]
     quiet: u64,
+    /// The systems, one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Which::Holdfast, Which::Flux])]
+    systems: Vec<Which>,
     /// Where the figures go as JSON; the table is printed.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -46,223 +56,219 @@ fn main() -> Result<()> {
         cli.objects > PER_FILE && cli.rounds > 0,
         "at least {PER_FILE} objects, and a round"
     );
+    if cli.systems.contains(&Which::Flux) {
+        // Before the bed, which is to have the machine to itself.
+        holdfast_bed::flux::controllers()?;
+    }
     let (name, owner) = match std::env::var("HOLDFAST_BED") {
         Ok(name) => (name, Owner::Nobody),
         Err(_) => ("bench".to_owned(), Owner::Process),
     };
-    let house = House::open(&name, owner)?;
-    house.namespace(NAMESPACE)?;
-    let bench = Bench::start(&house, &cli)?;
-    let first = bench.first()?;
-    let quiet = bench.quiet(cli.quiet)?;
-    let restart = bench.restart()?;
-    let changes = (0..cli.rounds)
-        .map(|round| bench.change(round))
-        .collect::<Result<Vec<_>>>()?;
-    let figures = figures(&cli, first, quiet, restart, changes);
-    bench.no_restarts()?;
-    print!("{}", table(&figures));
-    if let Some(file) = &cli.json {
-        fs::write(file, serde_json::to_string_pretty(&figures)? + "\n")?;
+    let house = if cli.systems.contains(&Which::Holdfast) {
+        House::open(&name, owner)?
+    } else {
+        House::bare(&name, owner)?
+    };
+    let mut all: BTreeMap<String, Figures> = BTreeMap::new();
+    for which in &cli.systems {
+        let name = which.to_possible_value().context("a name")?.get_name().to_owned();
+        say(&format!("now {name}"));
+        house.namespace(NAMESPACE)?;
+        let figures = match which {
+            Which::Holdfast => run(&Holdfast::new(&house, NAMESPACE)?, &cli)?,
+            Which::Flux => {
+                let flux = Flux::install(&house, NAMESPACE)?;
+                let figures = run(&flux, &cli)?;
+                flux.uninstall()?;
+                figures
+            }
+        };
+        all.insert(name, figures);
+        if let Some(file) = &cli.json {
+            fs::write(file, serde_json::to_string_pretty(&all)? + "\n")?;
+        }
     }
-    house.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"])?;
+    print!("{}", table(&all));
     Ok(())
 }
 
-struct Bench<'a> {
-    house: &'a House,
-    repo: Repo,
-    source: Source<'a>,
-    webhook: Webhook,
-    objects: usize,
-    commit: String,
-    start: Mark,
-    started: f64,
+fn run(system: &dyn GitOps, cli: &Cli) -> Result<Figures> {
+    let bench = Bench::start(system, cli)?;
+    let first = bench.first()?;
+    let quiet = bench.quiet(cli.quiet)?;
+    let again = bench.again()?;
+    let restart = bench.restart()?;
+    let changes = (0..cli.rounds)
+        .map(|round| bench.change(round))
+        .collect::<Result<_>>()?;
+    system.no_restarts()?;
+    system.leave()?;
+    let (namespace, wait) = (system.namespace(), ["--wait", "--timeout=900s"]);
+    say("taking the objects away (usually 1 min for 10,000)");
+    system
+        .house()
+        .kubectl(&[&["delete", "namespace", namespace], &wait[..]].concat())?;
+    Ok(Figures {
+        objects: cli.objects,
+        first,
+        quiet,
+        again,
+        restart,
+        changes,
+    })
 }
 
-/// One measured change set.
-struct Measured {
-    seconds: f64,
-    /// When the API server had answered the last request.
-    done: f64,
-    requests: BTreeMap<String, usize>,
-    /// Seconds of it after the commit had been fetched.
-    after_fetch: Option<f64>,
+struct Bench<'a> {
+    system: &'a dyn GitOps,
+    repo: Repo,
+    objects: usize,
+}
+
+/// A moment from which requests and processor time are counted.
+struct Since {
+    mark: Mark,
+    processes: BTreeMap<(u32, String), Process>,
 }
 
 impl<'a> Bench<'a> {
-    /// A repository with all objects, and a source that takes it.
-    fn start(house: &'a House, cli: &Cli) -> Result<Bench<'a>> {
+    /// A repository with all objects.
+    fn start(system: &'a dyn GitOps, cli: &Cli) -> Result<Bench<'a>> {
         say(&format!("making a repository with {} ConfigMaps", cli.objects));
-        let repo = Repo::new(house, NAMESPACE)?;
+        let repo = Repo::new(system.house(), NAMESPACE)?;
         for file in 0..cli.objects.div_ceil(PER_FILE) {
             write(&repo, file, cli.objects, "first")?;
         }
-        let commit = repo.push("All of them")?;
-        secret(house, NAMESPACE, "hook", json!({"token": "between us"}))?;
-        let start = house.mark_requests()?;
-        let started = now();
-        let hourly = json!({"interval": "1h", "webhook": {"secretRef": {"name": "hook"}}});
         Ok(Bench {
-            house,
-            source: Source::over_ssh(house, NAMESPACE, &repo, hourly)?,
-            webhook: Webhook::new(house, NAMESPACE, "git", b"between us")?,
+            system,
             repo,
             objects: cli.objects,
-            commit,
-            start,
-            started,
         })
     }
 
-    /// From the GitSource's creation to everything applied and healthy.
+    /// From the source's creation to everything in force.
     fn first(&self) -> Result<Measured> {
         say("the first commit: all objects are tried, then made (usually 2 min for 10,000)");
-        self.wait(&self.commit)?;
-        self.measure(self.start, self.started)
+        let commit = self.repo.push("All of them")?;
+        let (from, started) = (self.from()?, now());
+        self.system.take(&self.repo)?;
+        self.system.wait(&commit)?;
+        self.measure(&from, started)
     }
 
-    /// Polls every second; nothing moves.
-    fn quiet(&self, seconds: u64) -> Result<(usize, usize)> {
+    /// The repository is polled; nothing moves.
+    fn quiet(&self, seconds: u64) -> Result<Quiet> {
+        let interval = self.system.quiet_interval();
         say(&format!(
-            "watching {seconds} s in which nothing moves, polled every second"
+            "watching {seconds} s in which nothing moves, polled every {interval}"
         ));
-        self.source.patch(json!({"interval": "1s"}))?;
+        self.system.poll_every(interval)?;
         std::thread::sleep(Duration::from_secs(10));
         let polls = || -> Result<usize> {
-            Ok(fs::read_to_string(self.house.bed.log("git-ssh")?)?
+            Ok(fs::read_to_string(self.system.house().bed.log("git-ssh")?)?
                 .matches("Accepted publickey")
                 .count())
         };
-        let (mark, before) = (self.house.mark_requests()?, polls()?);
+        let (from, before) = (self.from()?, polls()?);
         std::thread::sleep(Duration::from_secs(seconds));
-        let requests = self.requests(mark)?.len();
-        let polled = polls()? - before;
-        self.source.patch(json!({"interval": "1h"}))?;
+        let asked = measure(&self.requests(from.mark)?, self.system.namespace(), now());
+        let quiet = Quiet {
+            seconds,
+            polls: polls()? - before,
+            requests: asked.requests,
+            by: asked.by,
+            cost: self.cost(&from)?,
+        };
+        say(&format!("{} polls, {} requests", quiet.polls, quiet.requests));
+        self.system.poll_every("1h")?;
         std::thread::sleep(Duration::from_secs(10));
-        Ok((polled, requests))
+        Ok(quiet)
     }
 
-    /// The operator's Pods are deleted; how many requests until the next one has looked at everything and is quiet.
+    /// All objects are looked at without news, if the system does this.
+    fn again(&self) -> Result<Option<Measured>> {
+        say("a look at all objects without news, if it does such a thing");
+        let from = self.from()?;
+        match self.system.again()? {
+            Some(started) => self.measure(&from, started).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// How many requests until the next controllers have looked at everything and are quiet.
     fn restart(&self) -> Result<usize> {
-        say("restarting the operator (usually 40 s)");
-        let mark = self.house.mark_requests()?;
-        self.house.kubectl(&[
-            "-n",
-            SYSTEM,
-            "delete",
-            "pods",
-            "-l",
-            OPERATOR,
-            "--wait",
-            "--timeout=60s",
-        ])?;
-        self.house.kubectl(&[
-            "-n",
-            SYSTEM,
-            "rollout",
-            "status",
-            "deployment/holdfast",
-            "--timeout=120s",
-        ])?;
-        let mut before = usize::MAX;
-        wait_for("a quiet operator", Duration::from_secs(300), || {
+        // Memory that was not enough before would not be seen afterwards.
+        self.system.no_restarts()?;
+        say("restarting its controllers (usually 70 s)");
+        let mark = self.system.house().mark_requests()?;
+        self.system.restart()?;
+        let (mut before, mut same) = (0, 0);
+        wait_for("quiet controllers", PATIENCE, || {
             std::thread::sleep(Duration::from_secs(10));
             let now = self.requests(mark)?.len();
-            let quiet = now == std::mem::replace(&mut before, now) && now > 0;
-            Ok(if quiet { Ok(now) } else { Err(format!("{now} requests")) })
+            let unchanged = now == std::mem::replace(&mut before, now) && now > 0 && !self.system.busy()?;
+            same = if unchanged { same + 1 } else { 0 };
+            // Flux tries again after 30 s what depends on something that was not there.
+            Ok(if same == 4 {
+                Ok(now)
+            } else {
+                Err(format!("{now} requests"))
+            })
         })
-    }
-
-    /// Memory that is not enough shows as containers that start again.
-    fn no_restarts(&self) -> Result<()> {
-        let path = "-o=jsonpath={.items[*].status.containerStatuses[*].restartCount}";
-        let counts = self
-            .house
-            .kubectl(&["-n", SYSTEM, "get", "pods", "-l", OPERATOR, path])?;
-        ensure!(
-            counts.split_whitespace().all(|n| n == "0"),
-            "the operator's containers started again ({counts} times): see `kubectl describe`"
-        );
-        Ok(())
     }
 
     /// One of the objects changes.
     fn change(&self, round: usize) -> Result<Measured> {
+        say(&format!("round {round}: one object changes"));
         let file = round * 7 % self.objects.div_ceil(PER_FILE);
         write(&self.repo, file, self.objects, &format!("round {round}"))?;
         let commit = self.repo.push(&format!("Round {round}"))?;
         // Two polls of a source are at least a second apart.
         std::thread::sleep(Duration::from_secs(2));
-        let mark = self.house.mark_requests()?;
-        let started = now();
-        let answer = self.webhook.deliver()?;
-        ensure!(answer == 202, "the webhook was answered {answer}");
-        self.wait(&commit)?;
-        let mut measured = self.measure(mark, started)?;
-        measured.after_fetch = Some(measured.done - self.fetched(&commit)?);
+        let from = self.from()?;
+        let started = self.system.tell()?;
+        self.system.wait(&commit)?;
+        let mut measured = self.measure(&from, started)?;
+        let fetched = self.system.fetched(&commit, &self.requests(from.mark)?)?;
+        measured.after_fetch = fetched.map(|at| measured.done - at);
         Ok(measured)
     }
 
-    /// When the operator had the commit, by its own log on this same machine.
-    fn fetched(&self, commit: &str) -> Result<f64> {
-        let log = self
-            .house
-            .kubectl(&["-n", SYSTEM, "logs", "-l", OPERATOR, "--tail=1000"])?;
-        log.lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .find(|line| line["message"] == "fetched" && line["revision"] == commit)
-            .and_then(|line| line.get("timestamp")?.as_str()?.parse::<jiff::Timestamp>().ok())
-            .map(|at| at.as_duration().as_secs_f64())
-            .with_context(|| format!("the operator's log does not tell of {commit}"))
+    fn from(&self) -> Result<Since> {
+        Ok(Since {
+            mark: self.system.house().mark_requests()?,
+            processes: self.processes()?,
+        })
     }
 
-    fn wait(&self, commit: &str) -> Result<()> {
-        self.source.wait_within(
-            &format!("{commit} is in force and healthy"),
-            Duration::from_secs(900),
-            |status| {
-                (text(status, "/appliedRevision") == commit && condition(status, "Ready").status == "True")
-                    .then_some(())
-            },
-        )
+    fn processes(&self) -> Result<BTreeMap<(u32, String), Process>> {
+        let bed = self.system.house().bed.state()?.net.id();
+        of_bed(&bed, self.system.programs())
     }
 
     fn requests(&self, mark: Mark) -> Result<Vec<Request>> {
-        let mut requests = self.house.requests_since(mark)?;
-        let (path, account) = (format!("/namespaces/{NAMESPACE}/"), format!(":{NAMESPACE}:"));
-        requests.retain(|r| r.uri.contains(&path) || r.acts_as.contains(&account));
+        let mut requests = self.system.house().requests_of(self.system.system(), mark)?;
+        requests.retain(|r| self.system.concerns(r));
         Ok(requests)
     }
 
-    fn measure(&self, mark: Mark, started: f64) -> Result<Measured> {
-        let requests = self.requests(mark)?;
-        let last = requests.iter().map(|r| r.done).fold(started, f64::max);
-        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for request in &requests {
-            let dry = if request.uri.contains("dryRun=All") {
-                ", tried"
-            } else {
-                ""
-            };
-            let what = request.uri.split('?').next().unwrap_or_default();
-            let what = what
-                .rsplit_once(&format!("/namespaces/{NAMESPACE}/"))
-                .map_or(what, |(_, rest)| rest);
-            let what = match what.split('/').collect::<Vec<_>>().as_slice() {
-                [kind, name, ..] if name.contains("-inventory-") => format!("{kind} (inventory)"),
-                [kind, _, sub] => format!("{kind}/{sub}"),
-                [kind, ..] => (*kind).to_owned(),
-                [] => String::new(),
-            };
-            *kinds.entry(format!("{} {what}{dry}", request.verb)).or_default() += 1;
+    fn measure(&self, from: &Since, started: f64) -> Result<Measured> {
+        // Events are sent in their own time.
+        std::thread::sleep(Duration::from_secs(1));
+        let mut measured = measure(&self.requests(from.mark)?, self.system.namespace(), started);
+        measured.cost = self.cost(from)?;
+        say(&format!("{:.2} s, {} requests", measured.seconds, measured.requests));
+        Ok(measured)
+    }
+
+    fn cost(&self, from: &Since) -> Result<BTreeMap<String, Cost>> {
+        let mut all: BTreeMap<String, Cost> = BTreeMap::new();
+        for (key, process) in self.processes()? {
+            let before = from.processes.get(&key).map_or(0.0, |p| p.cpu);
+            let cost = all.entry(key.1).or_default();
+            cost.cpu += process.cpu - before;
+            cost.peak_kib = cost.peak_kib.max(process.peak);
         }
-        Ok(Measured {
-            seconds: last - started,
-            done: last,
-            requests: kinds,
-            after_fetch: None,
-        })
+        Ok(all)
     }
 }
 
@@ -277,69 +283,4 @@ fn write(repo: &Repo, file: usize, objects: usize, value: &str) -> Result<()> {
         })
         .collect();
     repo.write(&format!("f{file:03}.yaml"), &text).map(drop)
-}
-
-fn now() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
-}
-
-fn figures(
-    cli: &Cli,
-    first: Measured,
-    (polls, requests): (usize, usize),
-    restart: usize,
-    changes: Vec<Measured>,
-) -> Value {
-    let sorted = |of: &dyn Fn(&Measured) -> Option<f64>| {
-        let mut seconds: Vec<f64> = changes.iter().filter_map(of).collect();
-        seconds.sort_by(f64::total_cmp);
-        seconds
-    };
-    let at = |seconds: &[f64], share: usize| {
-        seconds
-            .get(seconds.len().saturating_sub(1) * share / 100)
-            .copied()
-            .unwrap_or_default()
-    };
-    let (seconds, after) = (sorted(&|c| Some(c.seconds)), sorted(&|c| c.after_fetch));
-    json!({
-        "objects": cli.objects,
-        "first": {"seconds": first.seconds, "requests": first.requests.values().sum::<usize>(), "by": first.requests},
-        "restart": {"requests": restart},
-        "quiet": {"seconds": cli.quiet, "polls": polls, "requests": requests},
-        "change": {
-            "rounds": changes.len(), "secondsMedian": at(&seconds, 50), "secondsLongest": at(&seconds, 100), "seconds": seconds,
-            "afterFetchMedian": at(&after, 50), "afterFetchLongest": at(&after, 100), "afterFetch": after,
-            "requests": changes.iter().map(|c| c.requests.values().sum::<usize>()).collect::<Vec<_>>(),
-            "by": changes.last().map(|c| &c.requests),
-        },
-    })
-}
-
-fn table(figures: &Value) -> String {
-    let at = |pointer: &str| figures.pointer(pointer).cloned().unwrap_or_default();
-    let seconds = |pointer: &str| at(pointer).as_f64().unwrap_or_default();
-    format!(
-        "| What | Seconds | Requests to the API server |\n|---|---|---|\n\
-         | first commit: {} objects made | {:.1} | {} |\n\
-         | nothing moves: {} polls | {} | {} |\n\
-         | the operator restarts | | {} |\n\
-         | one object of them changes ({} rounds) | median {:.2}, longest {:.2} | {} |\n\
-         | of that, after the commit was fetched | median {:.3}, longest {:.3} | |\n",
-        at("/objects"),
-        seconds("/first/seconds"),
-        at("/first/requests"),
-        at("/quiet/polls"),
-        at("/quiet/seconds"),
-        at("/quiet/requests"),
-        at("/restart/requests"),
-        at("/change/rounds"),
-        seconds("/change/secondsMedian"),
-        seconds("/change/secondsLongest"),
-        at("/change/requests"),
-        seconds("/change/afterFetchMedian"),
-        seconds("/change/afterFetchLongest"),
-    )
 }
