@@ -272,7 +272,10 @@ impl World {
             .filter(|o| *o != m);
         let mut words: Vec<u64> = others.map(|o| member.words.get(&o).copied().unwrap_or(0)).collect();
         words.sort_unstable_by(|a, b| b.cmp(a));
-        let record = self.store.record().is_some_and(|record| record.asynchronous);
+        // Of its own term: what a later leader has written is not what this one leads by.
+        let term = member.dir.as_ref().map_or(0, |dir| dir.timeline);
+        let own = self.store.versions.iter().rev().find(|record| record.term.0 <= term);
+        let record = own.is_some_and(|record| record.asynchronous);
         let enough = match record || spec.durability == Durability::Async {
             true => words.len(),
             false => spec.members.len() / 2,
