@@ -52,7 +52,7 @@ bench-failover: image ## Holdfast beside Patroni: what clients see of a crash, a
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
 	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-failover
 
-bench-git: image ## What 10,000 objects from Git cost under Holdfast and under Flux: seconds, and requests to the API server
+bench-git: image ## What 10,000 objects from Git cost under Holdfast and, in more than an hour, under Flux: seconds, and requests to the API server
 	@cargo build -q -p holdfast-bed -p holdfast-e2e
 	@$(TARGET)/debug/bench_git
 
