@@ -72,7 +72,11 @@ impl World {
                 replayed: dir.lsn(dir.flushed),
                 receiving: engine.receiver.is_some(),
                 diverged: engine.diverged.clone(),
-                history: dir.history.clone(),
+                // Of the term that is followed, if that has come.
+                history: match member.disk.following == Some(Term(dir.timeline)) {
+                    true => dir.history.clone(),
+                    false => Vec::new(),
+                },
             }),
             Run::Primary => Seen::Primary(PrimarySeen {
                 term: Term(dir.timeline),

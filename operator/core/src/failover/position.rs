@@ -11,8 +11,17 @@ use super::record::{Lsn, Position, Term};
 ///    would let a member with an old tail win over one that holds acknowledged commits.
 /// 2. What came is covered by an ancestor's part of the history: that ancestor wrote it.
 /// 3. Otherwise the leader that is followed wrote it. With no leader on file, claim no more than `base`'s term.
-pub fn position(base: Position, following: Option<Term>, history: &[(Term, Lsn)], flushed: Lsn) -> Position {
+///
+/// `led`: this directory was promoted to that term itself. Its own part of the log may lie below `base`, which may have ended in the midst
+/// of a record, of which the promotion left nothing.
+pub fn position(base: Position, following: Option<Term>, led: bool, history: &[(Term, Lsn)], flushed: Lsn) -> Position {
     let covering = history.iter().find(|(_, end)| flushed <= *end).map(|(term, _)| *term);
+    if let (Some(leader), None, true) = (following.filter(|_| led), covering, !history.is_empty()) {
+        return Position {
+            term: leader,
+            lsn: flushed,
+        };
+    }
     if flushed <= base.lsn {
         let term = if flushed == base.lsn {
             base.term
@@ -55,7 +64,7 @@ mod tests {
     #[test]
     fn a_member_claims_nothing_of_a_leader_before_its_first_record() {
         assert_eq!(
-            position(BASE, Some(Term(2)), &[(Term(1), Lsn(18))], Lsn(20)).term,
+            position(BASE, Some(Term(2)), false, &[(Term(1), Lsn(18))], Lsn(20)).term,
             Term(1)
         );
     }
@@ -63,7 +72,7 @@ mod tests {
     #[test]
     fn what_an_ancestor_wrote_is_the_ancestors() {
         let history = [(Term(1), Lsn(30)), (Term(2), Lsn(40))];
-        let term = |lsn| position(BASE, Some(Term(4)), &history, Lsn(lsn)).term;
+        let term = |lsn| position(BASE, Some(Term(4)), false, &history, Lsn(lsn)).term;
         assert_eq!(
             [term(25), term(30), term(31), term(40), term(41)],
             [1, 1, 2, 2, 4].map(Term)
@@ -71,8 +80,20 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_was_promoted_below_its_base_claims_what_it_wrote_since() {
+        let history = [(Term(1), Lsn(15))];
+        let term = |led, history, lsn| position(BASE, Some(Term(2)), led, history, Lsn(lsn)).term;
+        assert_eq!(
+            [14, 15, 16, 20, 30].map(|lsn| term(true, &history, lsn)),
+            [1, 1, 2, 2, 2].map(Term)
+        );
+        assert_eq!(term(true, &[], 16), Term(1), "it was not promoted");
+        assert_eq!(term(false, &history, 16), Term(1), "another was");
+    }
+
+    #[test]
     fn without_a_leader_on_file_no_more_than_the_base_is_claimed() {
-        assert_eq!(position(BASE, None, &[], Lsn(99)).term, Term(1));
+        assert_eq!(position(BASE, None, false, &[], Lsn(99)).term, Term(1));
     }
 
     #[test]

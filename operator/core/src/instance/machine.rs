@@ -534,7 +534,10 @@ impl Instance {
                         lsn: seen.flushed,
                     };
                 }
-                position::position(self.disk.base, self.disk.following, &seen.history, seen.flushed)
+                let following = self.disk.following;
+                let led =
+                    following.is_some() && self.disk.led == following && !self.mutation.is(Mutant::ForgetsItsFork);
+                position::position(self.disk.base, following, led, &seen.history, seen.flushed)
             }
             _ => self.clean_end.unwrap_or(self.disk.base),
         }

@@ -19,6 +19,8 @@ pub enum Mutant {
     AttachesBehind,
     /// Members whose logs end with part of a record come to a candidate before it is promoted.
     TakesTorn,
+    /// A leader that was promoted below where its log ended before claims the old term for what it has written since.
+    ForgetsItsFork,
     /// The seal is answered while the WAL receiver still runs.
     SealsWhileReceiving,
     /// The seal is durable, but not where the log ended when it was given.
@@ -106,7 +108,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 49] = [
+    pub const ALL: [Mutant; 50] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -115,6 +117,7 @@ impl Mutant {
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
         Mutant::TakesTorn,
+        Mutant::ForgetsItsFork,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,
         Mutant::HalfSeals,
