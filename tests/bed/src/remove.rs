@@ -5,8 +5,9 @@ use crate::run::progress;
 use crate::state::{self, State};
 use crate::{cgroup, links, node, paths};
 use anyhow::{Context, Result};
-use std::fs;
+use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 /// Removes beds whose owner is gone, and beds that nothing runs of (the machine was restarted). The caller holds the lock.
 pub(crate) fn remove_stale() -> Result<()> {
@@ -72,7 +73,22 @@ pub(crate) fn remove(name: &str) -> Result<()> {
         }
     }
     if dir.exists() {
-        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        empty_but_state(&dir)
+            .and_then(|()| fs::remove_dir_all(&dir))
+            .with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes all of a bed's folder but its state, by which an end that is cut short can be begun again.
+fn empty_but_state(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != "state.json" {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -83,4 +99,24 @@ fn remove_from_machine(net: &Net) -> Result<()> {
     links::remove_all(net);
     cgroup::remove(&id);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_bed_whose_end_was_cut_short_can_still_be_taken_down_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("node1/upper")).unwrap();
+        for file in ["state.json", "admin.kubeconfig", "node1/disk"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        empty_but_state(dir.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["state.json"]);
+    }
 }
