@@ -74,6 +74,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             shell.step(event);
         }
     }
+    shell.pg.gone().await;
     tracing::info!("ends");
     Ok(())
 }

@@ -22,6 +22,7 @@ impl Pg {
     /// Replaces what is there with a copy of the upstream's data. The new directory has a new identity, on disk before it is
     /// in place.
     pub async fn clone_from(self: &Arc<Self>, from: &Upstream) -> Result<()> {
+        self.gone().await;
         let layout = self.layout();
         self.write_files()?;
         self.name_directory(None).await?;

@@ -28,6 +28,7 @@ mod rewind;
 pub mod session;
 pub mod settled;
 pub mod slots;
+pub mod stop;
 pub mod subscribers;
 pub mod sync_names;
 pub mod tls;

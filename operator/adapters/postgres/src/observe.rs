@@ -66,6 +66,11 @@ impl Observer {
                 self.reset(None);
                 return Engine::Down { clean };
             }
+            // Whatever its processes still do, it answers nobody and writes nothing.
+            Process::Ended { .. } => {
+                self.reset(None);
+                return Engine::Down { clean: true };
+            }
             Process::Up { pid } => pid,
         };
         if self.pid != Some(pid) {

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::failover::{DirId, MemberName, Term};
-use holdfast_core::instance::{Aside, DiskState, HowToStop, StartAs, SyncNames, Upstream, VolumeSeen};
+use holdfast_core::instance::{Aside, DiskState, StartAs, SyncNames, Upstream, VolumeSeen};
 use holdfast_wire::{Bootstrap, RejectedParameter};
-use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use crate::binaries::Binaries;
@@ -20,10 +19,7 @@ use crate::files::{remove_all, write_whole};
 use crate::layout::Layout;
 use crate::log::{self, Heard};
 use crate::session::{Refusal, Session};
-use crate::{aside, history, process, slots, subscribers, volume};
-
-/// How long a clean stop lets clients go on while a checkpoint is made.
-const CHECKPOINT_FIRST: Duration = Duration::from_secs(3);
+use crate::{aside, history, process, slots, volume};
 
 /// What does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -50,6 +46,11 @@ pub enum Process {
     },
     /// It runs.
     Up {
+        /// The postmaster.
+        pid: u32,
+    },
+    /// It was asked for a clean stop and has written its last record; it goes once its standbys have that.
+    Ended {
         /// The postmaster.
         pid: u32,
     },
@@ -121,7 +122,7 @@ pub struct Pg {
     wish: Mutex<Wish>,
     /// Held while the state file is read and written.
     disk: Arc<Mutex<()>>,
-    process: watch::Sender<Process>,
+    pub(crate) process: watch::Sender<Process>,
     /// Held while slots are made or dropped.
     pub(crate) slots: tokio::sync::Mutex<()>,
 }
@@ -190,11 +191,13 @@ impl Pg {
 
     /// Keeps the data directory under another name: for a person, or until it has to come back.
     pub async fn set_aside(&self, why: String, aside: Option<Aside>) -> Result<()> {
+        self.gone().await;
         self.on_disk(move |layout| aside::set_aside(layout, &why, aside)).await
     }
 
     /// Puts back what was set aside.
     pub async fn put_back(&self, dir: DirId) -> Result<()> {
+        self.gone().await;
         self.on_disk(move |layout| aside::put_back(layout, &dir)).await
     }
 
@@ -239,6 +242,7 @@ impl Pg {
 
     /// Starts the engine; returns once its process exists.
     pub async fn start(self: &Arc<Self>, how: StartAs) -> Result<()> {
+        self.gone().await;
         if let Process::Up { .. } = self.process() {
             return Err(Error::State("the engine runs already".to_owned()));
         }
@@ -258,6 +262,10 @@ impl Pg {
             // Work on the slots of the former process ends first: it must not say what there is in the new one.
             let _one = self.slots.lock().await;
             let mut wish = self.wish();
+            // Replicas may be read from at any time; a primary lets nobody in until it is told to, and one that was it, and is where its
+            // clients still come to, not before it follows another.
+            let follows = matches!(&how, StartAs::Standby { upstream: Some(_) });
+            wish.open = follows || (standby && !control.primary);
             (wish.sync, wish.upstream) = match how {
                 StartAs::Primary { sync } => (sync, None),
                 StartAs::Standby { upstream } => (SyncNames::Nobody, upstream),
@@ -265,8 +273,6 @@ impl Pg {
             wish.floors = if standby { control.floors } else { BTreeMap::new() };
             wish.led = standby && (wish.led || control.primary);
             wish.behind.clear();
-            // Replicas may be read from at any time; a primary lets nobody in until it is told to.
-            wish.open = standby;
             wish.ready = false;
             wish.stopping = false;
             wish.sealing = false;
@@ -327,64 +333,11 @@ impl Pg {
         Ok(())
     }
 
-    /// Stops the engine; returns once no process of it is left. With no engine there is nothing to do.
-    pub async fn stop(&self, how: HowToStop) -> Result<()> {
-        let pgdata = self.layout().pgdata();
-        if let Process::Up { pid } = self.process() {
-            match how {
-                HowToStop::Clean => {
-                    self.checkpoint_first().await;
-                    let subscribers = self.subscribers().await;
-                    self.wish().stopping = true;
-                    process::signal(pid, Signal::SIGINT);
-                    subscribers::end(subscribers);
-                    self.until_down().await;
-                }
-                HowToStop::Fence { kill_after_ms } => {
-                    self.wish().stopping = false;
-                    process::signal(pid, Signal::SIGQUIT);
-                    let patience = Duration::from_millis(kill_after_ms);
-                    if tokio::time::timeout(patience, self.until_down()).await.is_err() {
-                        process::signal(pid, Signal::SIGKILL);
-                        process::kill_all(pgdata.clone()).await;
-                        self.until_down().await;
-                    }
-                }
-            }
-        }
-        process::kill_all(pgdata).await;
-        Ok(())
-    }
-
-    /// A primary writes what it can while clients are still served, so that the shutdown has little left to write.
-    async fn checkpoint_first(&self) {
-        let Ok(session) = self.session("holdfast agent stop", Duration::from_millis(500)).await else {
-            return;
-        };
-        let standby = session.query_one("SELECT pg_is_in_recovery()", &[]).await;
-        if standby.and_then(|row| row.try_get::<_, bool>(0)).unwrap_or(true) {
-            return;
-        }
-        if tokio::time::timeout(CHECKPOINT_FIRST, session.batch_execute("CHECKPOINT"))
-            .await
-            .is_err()
-        {
-            tracing::warn!("the checkpoint before the stop is not done yet; the stop will take longer");
-        }
-    }
-
-    /// Waits until the engine is down.
-    pub(crate) async fn until_down(&self) {
-        let mut watch = self.watch();
-        // The sender lives as long as `self`.
-        let _ = watch.wait_for(|p| matches!(p, Process::Down { .. })).await;
-    }
-
     /// Opens a session as superuser on the running engine.
     pub async fn session(&self, what: &str, deadline: Duration) -> std::result::Result<Session, Refusal> {
-        if let Process::Down { .. } = self.process() {
+        let Process::Up { .. } = self.process() else {
             return Err(Refusal::NotYet);
-        }
+        };
         Session::open(
             &self.layout().socket_dir(),
             self.settings.port,

@@ -40,6 +40,7 @@ impl Pg {
         }
         {
             let mut wish = self.wish();
+            wish.open |= !seal;
             wish.upstream = upstream;
             wish.sealing = seal;
         }

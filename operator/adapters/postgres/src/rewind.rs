@@ -24,6 +24,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 impl Pg {
     /// Rewinds the stopped directory to the leader's log.
     pub async fn rewind(&self, to: &Upstream) -> Result<()> {
+        self.gone().await;
         let pgdata = self.layout().pgdata();
         self.write_files()?;
         let info = conninfo(

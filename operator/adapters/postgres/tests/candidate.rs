@@ -12,37 +12,10 @@ use std::time::{Duration, Instant};
 use holdfast_core::failover::{DirId, MemberName, Term};
 use holdfast_core::instance::{Engine, HowToStop, StandbySeen, StartAs, SyncNames};
 use holdfast_postgres::Observer;
-use support::{Member, Set, unprivileged};
+use support::{Member, Set, streaming, unprivileged};
 
 const FENCE: HowToStop = HowToStop::Fence { kill_after_ms: 1000 };
 const RECEIVER: &str = "SELECT coalesce(max(pid), 0)::text FROM pg_stat_wal_receiver";
-
-/// A leader, and two standbys that stream from it.
-async fn streaming() -> (Set, Member, Member, Member) {
-    let set = Set::new(&["a-1", "a-2", "a-3"]);
-    let (mut a, mut b, mut c) = (set.member(0).await, set.member(1).await, set.member(2).await);
-    a.pg.initdb().await.unwrap();
-    a.know(1).await;
-    a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
-    a.until("a primary", |e| matches!(e, Engine::Primary(_))).await;
-    a.pg.slots(&["a-2", "a-3"].map(|m| MemberName(m.into())).into())
-        .await
-        .unwrap();
-    for m in [&mut b, &mut c] {
-        m.pg.clone_from(&a.upstream(1)).await.unwrap();
-        m.know(1).await;
-        let upstream = Some(a.upstream(1));
-        m.pg.start(StartAs::Standby { upstream }).await.unwrap();
-        m.until("streaming", |e| matches!(e, Engine::Standby(s) if s.receiving))
-            .await;
-    }
-    a.until(
-        "two standbys",
-        |e| matches!(e, Engine::Primary(p) if p.replicas.iter().filter(|r| r.streaming).count() == 2),
-    )
-    .await;
-    (set, a, b, c)
-}
 
 async fn seal(m: &mut Member) {
     m.pg.follow(None).await.unwrap();

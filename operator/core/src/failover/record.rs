@@ -171,6 +171,10 @@ pub struct Record {
     /// commits of its own is set aside: it may be the only copy of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forsaken: Vec<DirId>,
+    /// In `Promoting`, where the leader of before has handed over without an election: where its log ends, by its clean stop. That proves
+    /// whatever `rule` acknowledged, for one whose own log ends there; anybody else who is named here has to elect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<Position>,
 }
 
 impl Record {
@@ -188,6 +192,7 @@ impl Record {
             given_up: Vec::new(),
             asynchronous: false,
             forsaken: Vec::new(),
+            handed: None,
         }
     }
 

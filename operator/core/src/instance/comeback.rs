@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::failover::{Lsn, Phase, Position, Record, Term, position};
 
 use super::effect::{Effect, HowToStop, StartAs, Upstream};
-use super::endpoints::comes_early;
 use super::event::{Aside, Engine, StandbySeen, Work};
 use super::heal::Rung;
 use super::machine::{Instance, Run};
@@ -50,6 +49,7 @@ impl Instance {
         self.drop_needless(record);
         let engine = Arc::clone(&self.engine);
         match &*engine {
+            Engine::Down { .. } if self.others_back(record) => {}
             Engine::Down { .. } => self.start_standby(record),
             Engine::Starting => {}
             Engine::Silent => self.heal_silent(),
@@ -66,31 +66,6 @@ impl Instance {
         let leads = matches!(peer.last.role, Role::Leader | Role::Candidate);
         let writes = peer.last.position.term == record.term && peer.last.term == record.term;
         (leads && writes && self.live(&record.leader)).then_some(&peer.last)
-    }
-
-    /// Whether the candidate, by its seal, ends its log where this member's ends, and that is where a record ends: the promotion leaves
-    /// nothing of a record that is there in part, and PostgreSQL lets a standby that has that part follow all the same.
-    fn ends_alike(&self, record: &Record, own: Position, seen: &StandbySeen) -> bool {
-        if seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTorn) {
-            return false;
-        }
-        let seals = self.seals.get(&record.leader).map(|(seal, _)| seal);
-        let Some(seal) = seals.filter(|seal| seal.term == record.term && !seal.gone) else {
-            return false;
-        };
-        let at = seal.position;
-        let behind = at.term == own.term && own.lsn <= at.lsn && self.mutation.is(Mutant::AttachesBehind);
-        record.phase == Phase::Promoting && (at == own || behind)
-    }
-
-    /// Whether the candidate, not promoted yet, is ready to be followed.
-    fn offered(&self, record: &Record) -> bool {
-        let Some(peer) = self.peers.of.get(&record.leader) else {
-            return false;
-        };
-        let candidate = peer.last.role == Role::Candidate && peer.last.term == record.term;
-        let slot = self.disk.dir.as_ref().is_some_and(|dir| comes_early(&record.rule, dir));
-        candidate && peer.last.ready && slot && self.live(&record.leader)
     }
 
     fn upstream(&self, record: &Record) -> Option<Upstream> {
@@ -217,7 +192,10 @@ impl Instance {
             return;
         }
         if attached {
-            return self.set_upstream(None);
+            if !self.tail_comes(record, seen) {
+                self.set_upstream(None);
+            }
+            return;
         }
         if self.following > 0 || seen.receiving {
             return;
@@ -467,150 +445,5 @@ impl Instance {
             disk.half = !initdb;
             disk.testimony = None;
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::rig::{POINT, dir, follower, follows, hears, record, standby};
-    use super::super::{DiskState, Event, Instance, Message, Moment, RecordSeen, SealAnswer, Version, WorkResult};
-    use super::*;
-    use crate::failover::MemberName;
-
-    fn done(member: &mut Instance, at: u64, work: Work) -> Vec<Effect> {
-        let result = WorkResult::Ok { volume: None };
-        member.step(Moment(at), Event::Done { work, result })
-    }
-
-    fn says(member: &mut Instance, at: u64, phase: Phase, leader: &str) -> Vec<Effect> {
-        let record = Record {
-            term: Term(2),
-            phase,
-            leader: MemberName(leader.into()),
-            ..record()
-        };
-        let version = Version(at.to_string());
-        member.step(Moment(at), Event::Record(RecordSeen::Found { record, version }))
-    }
-
-    /// "c" is sealed for term 2.
-    fn seals(member: &mut Instance, at: u64, ends: Lsn) {
-        let position = Position {
-            term: Term(1),
-            lsn: ends,
-        };
-        let seal = SealAnswer {
-            term: Term(2),
-            dir: dir("d3"),
-            position,
-            gone: false,
-            led: None,
-            beside: Vec::new(),
-        };
-        let (from, message) = (MemberName("c".into()), Message::Sealed(seal));
-        member.step(Moment(at), Event::Message { from, message });
-    }
-
-    /// "b", sealed for term 2 at `POINT`; "c" is sealed where it is said, and was elected.
-    fn elected(ends: Lsn) -> (Instance, Vec<Effect>) {
-        let mut b = follows();
-        says(&mut b, 40, Phase::Sealing, "c");
-        done(&mut b, 50, Work::Follow);
-        let out = b.step(Moment(60), standby(POINT, false));
-        assert!(
-            persists(&out).is_some_and(|disk| disk.sealed == Some(Term(2))),
-            "{out:?}"
-        );
-        done(&mut b, 70, Work::Persist);
-        seals(&mut b, 80, ends);
-        let out = says(&mut b, 90, Phase::Promoting, "c");
-        (b, out)
-    }
-
-    fn persists(out: &[Effect]) -> Option<&DiskState> {
-        out.iter().find_map(|effect| match effect {
-            Effect::Persist(disk) => Some(disk),
-            _ => None,
-        })
-    }
-
-    fn attaches(out: &[Effect]) -> bool {
-        out.iter().any(|effect| matches!(effect, Effect::Follow(Some(_))))
-    }
-
-    /// The candidate's word, before its engine writes the new term.
-    fn candidate(ready: bool) -> Heartbeat {
-        Heartbeat {
-            term: Term(2),
-            role: Role::Candidate,
-            dir: Some(dir("d3")),
-            following: Some(Term(2)),
-            ready,
-            address: Some("10.0.0.3".into()),
-            ..follower()
-        }
-    }
-
-    #[test]
-    fn a_member_whose_log_ends_where_the_candidates_does_attaches_before_the_promotion_but_not_before_there_is_a_slot()
-    {
-        let (mut b, out) = elected(POINT);
-        let disk = persists(&out).expect("what it follows is written down");
-        assert_eq!((disk.following, disk.sealed), (Some(Term(2)), None));
-        assert!(!attaches(&out), "not before that is on disk: {out:?}");
-        assert!(!attaches(&hears(&mut b, 95, "c", candidate(false))));
-        assert!(!attaches(&done(&mut b, 100, Work::Persist)), "no slot is there");
-        assert!(attaches(&hears(&mut b, 110, "c", candidate(true))));
-    }
-
-    #[test]
-    fn a_member_whose_log_ends_in_the_midst_of_a_record_waits_for_the_promotion() {
-        let mut b = follows();
-        let torn = |receiving| {
-            let at = |flushed, replayed| {
-                let Event::Engine(Engine::Standby(seen)) = standby(flushed, receiving) else {
-                    unreachable!()
-                };
-                Event::Engine(Engine::Standby(StandbySeen { replayed, ..seen }))
-            };
-            at(POINT, Lsn(POINT.0 - 1))
-        };
-        says(&mut b, 40, Phase::Sealing, "c");
-        done(&mut b, 50, Work::Follow);
-        b.step(Moment(60), torn(false));
-        done(&mut b, 70, Work::Persist);
-        seals(&mut b, 80, POINT);
-        let out = says(&mut b, 90, Phase::Promoting, "c");
-        assert!(
-            persists(&out).is_none(),
-            "of that record the promotion leaves nothing: {out:?}"
-        );
-        let out = hears(&mut b, 95, "c", candidate(true));
-        assert!(persists(&out).is_none() && !attaches(&out), "{out:?}");
-    }
-
-    #[test]
-    fn a_member_that_lacks_some_of_the_candidates_log_waits_for_the_promotion() {
-        let (mut b, out) = elected(Lsn(POINT.0 + 1));
-        assert!(persists(&out).is_none(), "{out:?}");
-        let out = hears(&mut b, 110, "c", candidate(true));
-        assert!(
-            persists(&out).is_none() && !attaches(&out),
-            "it could not tell whose records it takes: {out:?}"
-        );
-        let promoted = Heartbeat {
-            position: Position {
-                term: Term(2),
-                lsn: Lsn(POINT.0 + 2),
-            },
-            history: vec![(Term(1), Lsn(POINT.0 + 1))],
-            ..candidate(false)
-        };
-        let out = hears(&mut b, 120, "c", promoted);
-        assert!(
-            persists(&out).is_some_and(|disk| disk.following == Some(Term(2))),
-            "{out:?}"
-        );
-        assert!(attaches(&done(&mut b, 130, Work::Persist)));
     }
 }

@@ -27,6 +27,7 @@ impl Instance {
             term: record.term.next(),
             phase: Phase::Sealing,
             leader: prefer,
+            handed: None,
             ..record.clone().having_done(command)
         };
         next.term > record.term && self.write(next)

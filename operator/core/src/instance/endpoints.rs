@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::failover::{DirId, MemberName, Record, Rule, Term};
+use crate::failover::{MemberName, Rule, Term};
 
 use super::Moment;
 use super::effect::{Effect, Endpoints, SyncNames};
-use super::event::{Engine, PrimarySeen, StandbySeen, WorkResult};
+use super::event::{PrimarySeen, WorkResult};
 use super::machine::Instance;
-use super::message::Role;
-use super::mutant::Mutant;
 use super::walsenders::Views;
 
 /// What this member has made its engine and its Services be, so that only changes are asked for.
@@ -40,11 +38,6 @@ pub(super) struct Served {
     pub promotion_failed: Option<Term>,
     /// When a fence was begun that has not ended.
     pub fencing: Option<Moment>,
-}
-
-/// Whether a candidate makes this directory's slot before it is promoted: the old rule names it, or named nobody.
-pub(super) fn comes_early(rule: &Rule, dir: &DirId) -> bool {
-    rule.standbys.is_empty() || rule.standbys.contains(dir)
 }
 
 impl Instance {
@@ -133,43 +126,11 @@ impl Instance {
         }
     }
 
-    /// A candidate makes the slots of those that may come while it is promoted. Each takes several syncs of the disk: the others' are
-    /// made later.
-    pub(super) fn make_slots_early(&mut self, record: &Record) {
-        let term = record.term;
-        if self.served.early.is_some_and(|(of, _)| of == term) || self.served.slotting {
-            return;
-        }
-        self.served.early = Some((term, false));
-        self.served.slotting = true;
-        let others = self.others().into_iter();
-        let first = others.filter(|m| {
-            let dir = self.peers.of.get(m).and_then(|peer| peer.last.dir.as_ref());
-            dir.is_some_and(|dir| comes_early(&record.rule, dir))
-        });
-        let first = first.collect();
-        self.out.push(Effect::Slots(first));
-    }
-
     pub(super) fn slotted(&mut self, result: &WorkResult) {
         self.served.slotting = false;
         self.served.early = match (self.served.early, result) {
             (Some((term, _)), WorkResult::Ok { .. }) => Some((term, true)),
             _ => None,
         };
-    }
-
-    /// Whether this candidate may be followed before it is promoted: it has slots, and its log ends with a whole record, where its seal
-    /// says. Of a record that is there in part the promotion leaves nothing; but whoever came before would have told that it is flushed,
-    /// and its walsender remembers that for a moment on the new timeline.
-    pub(super) fn ready(&self) -> bool {
-        let Some(term) = self.record().map(|record| record.term) else {
-            return false;
-        };
-        let candidate = self.role == Role::Candidate && self.served.early == Some((term, true));
-        let seal = self.seals.get(&self.me).map(|(seal, _)| seal.position.lsn);
-        let torn = |seen: &StandbySeen| seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTorn);
-        let whole = |seen: &StandbySeen| !torn(seen) && seal == Some(seen.flushed);
-        candidate && matches!(&*self.engine, Engine::Standby(seen) if whole(seen))
     }
 }

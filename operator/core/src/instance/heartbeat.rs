@@ -37,7 +37,8 @@ impl Instance {
         let leads =
             self.role == Role::Leader && self.served.gate && self.change.is_none() && self.served.asked.is_none();
         let follows = self.role == Role::Replica && self.following == 0 && matches!(*self.engine, Engine::Standby(_));
-        let quiet = (leads || follows) && self.hand.is_none() && self.lost_since.is_none();
+        let settled = self.record().is_none_or(|record| record.phase == Phase::Leading);
+        let quiet = (leads || follows) && settled && self.hand.is_none() && self.lost_since.is_none();
         let every = if quiet {
             self.timings.look_quiet
         } else {
@@ -142,6 +143,7 @@ impl Instance {
             hears_leader: self.hears_leader(),
             history,
             ready: self.ready(),
+            takes_over: true,
             address: self.my_spec().and_then(|m| m.address.clone()),
         }
     }

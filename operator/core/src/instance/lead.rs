@@ -94,6 +94,9 @@ impl Instance {
         if self.served.promotion_failed == Some(record.term) {
             return self.give_up_promotion(record);
         }
+        if !self.has_what_was_handed(record) {
+            return;
+        }
         self.make_slots_early(record);
         if self.disk.led != Some(record.term) {
             let (term, base) = (record.term, self.position());
@@ -341,6 +344,7 @@ impl Instance {
             rule,
             asynchronous: self.wants_async(),
             given_up: Vec::new(),
+            handed: None,
             forsaken: match record.given_up.is_empty() {
                 true => record.forsaken.clone(),
                 false => record.given_up.clone(),

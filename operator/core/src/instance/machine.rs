@@ -374,7 +374,7 @@ impl Instance {
     }
 
     pub(super) fn duty(&self, record: &Record) -> Duty {
-        if self.called > record.term {
+        if self.called > record.term && !self.is_naming(self.called) {
             return Duty::Seal(self.called);
         }
         match record.phase {

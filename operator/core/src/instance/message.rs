@@ -61,6 +61,9 @@ pub struct Heartbeat {
     /// is still being promoted.
     #[serde(default)]
     pub ready: bool,
+    /// The sender leads by a record that hands leadership over only if its log ends where that says. (Members of before did not look.)
+    #[serde(default)]
+    pub takes_over: bool,
     /// The sender's own address (its shell fills it in), so that peers find it after a reboot without the API server.
     pub address: Option<String>,
 }

@@ -19,6 +19,8 @@ pub enum Mutant {
     AttachesBehind,
     /// Members whose logs end with part of a record come to a candidate before it is promoted.
     TakesTorn,
+    /// One that leadership is handed to leads with the log that it has.
+    TakesWhatItHas,
     /// A leader that was promoted below where its log ended before claims the old term for what it has written since.
     ForgetsItsFork,
     /// The seal is answered while the WAL receiver still runs.
@@ -108,7 +110,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 50] = [
+    pub const ALL: [Mutant; 51] = [
         Mutant::ProofOffByOne,
         Mutant::StrangersCount,
         Mutant::IdentityIsPod,
@@ -117,6 +119,7 @@ impl Mutant {
         Mutant::ClaimsFollowing,
         Mutant::AttachesBehind,
         Mutant::TakesTorn,
+        Mutant::TakesWhatItHas,
         Mutant::ForgetsItsFork,
         Mutant::SealsWhileReceiving,
         Mutant::SealForgetsBase,

@@ -158,6 +158,7 @@ pub(super) fn follower() -> Heartbeat {
         hears_leader: true,
         history: Vec::new(),
         ready: false,
+        takes_over: true,
         address: None,
     }
 }
@@ -185,4 +186,27 @@ pub(super) fn opens(out: &[Effect]) -> bool {
 
 pub(super) fn reads(out: &[Effect]) -> bool {
     out.iter().any(|effect| matches!(effect, Effect::ReadRecord))
+}
+
+pub(super) fn done(member: &mut Instance, at: u64, work: Work) -> Vec<Effect> {
+    let result = WorkResult::Ok { volume: None };
+    member.step(Moment(at), Event::Done { work, result })
+}
+
+pub(super) fn says(member: &mut Instance, at: u64, phase: Phase, leader: &str) -> Vec<Effect> {
+    let record = Record {
+        term: Term(2),
+        phase,
+        leader: MemberName(leader.into()),
+        ..record()
+    };
+    let version = Version(at.to_string());
+    member.step(Moment(at), Event::Record(RecordSeen::Found { record, version }))
+}
+
+pub(super) fn persists(out: &[Effect]) -> Option<&DiskState> {
+    out.iter().find_map(|effect| match effect {
+        Effect::Persist(disk) => Some(disk),
+        _ => None,
+    })
 }

@@ -138,7 +138,8 @@ impl Instance {
     /// A hand-over, in this order:
     ///
     /// 1. Clients out, then a clean stop: the standbys receive all of the log, the shutdown checkpoint included.
-    /// 2. Then the next term is opened, with the target preferred. This member's seal proves it.
+    /// 2. Then the target is named the next term's leader, if it has where this log ends. One that was not heard lately, or does not know
+    ///    of such a hand-over, is only preferred in an election; this member's seal proves that.
     /// 3. A stop that takes too long is called off: the engine is killed and started again in place.
     pub(super) fn hand_over(&mut self, record: &Record) {
         let Some(hand) = self.hand.clone() else { return };
@@ -157,7 +158,14 @@ impl Instance {
             }
             Engine::Down { .. } if late => self.hand = None,
             Engine::Down { .. } => {
-                self.open(record, hand.target, hand.id);
+                let takes = |m: &MemberName| self.peers.of.get(m).is_some_and(|peer| peer.last.takes_over);
+                match self
+                    .clean_end
+                    .filter(|_| self.live(&hand.target) && takes(&hand.target))
+                {
+                    Some(end) => self.name(record, hand, end),
+                    None => _ = self.open(record, hand.target, hand.id),
+                }
             }
             _ => self.stop(HowToStop::Clean),
         }

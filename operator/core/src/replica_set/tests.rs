@@ -91,6 +91,7 @@ fn running(members: u16) -> SetView {
             given_up: Vec::new(),
             asynchronous: false,
             forsaken: Vec::new(),
+            handed: None,
         }),
     });
     for n in 1..=members {

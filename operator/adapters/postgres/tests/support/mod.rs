@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{MemberName, Term};
-use holdfast_core::instance::{Durability, Engine, MemberSpec, SetSpec, Upstream};
+use holdfast_core::instance::{Durability, Engine, MemberSpec, SetSpec, StartAs, SyncNames, Upstream};
 use holdfast_postgres::{Binaries, Layout, Observer, Pg, Settings};
 use holdfast_wire::Bootstrap;
 
@@ -181,6 +181,7 @@ impl Member {
         Ok(rows.iter().map(|r| r.get::<_, String>(0)).collect())
     }
 
+    #[allow(dead_code, reason = "not every program of tests needs it")]
     pub fn pgdata(&self) -> PathBuf {
         self.pg.layout().pgdata()
     }
@@ -193,4 +194,32 @@ impl Member {
         assert!(seen.whole && seen.disk.dir.is_some(), "{seen:?}");
         self.pg.know(seen.disk.dir, Some(Term(following)));
     }
+}
+
+/// A leader, and two standbys that stream from it.
+#[allow(dead_code, reason = "not every program of tests needs it")]
+pub async fn streaming() -> (Set, Member, Member, Member) {
+    let set = Set::new(&["a-1", "a-2", "a-3"]);
+    let (mut a, mut b, mut c) = (set.member(0).await, set.member(1).await, set.member(2).await);
+    a.pg.initdb().await.unwrap();
+    a.know(1).await;
+    a.pg.start(StartAs::Primary { sync: SyncNames::Alone }).await.unwrap();
+    a.until("a primary", |e| matches!(e, Engine::Primary(_))).await;
+    a.pg.slots(&["a-2", "a-3"].map(|m| MemberName(m.into())).into())
+        .await
+        .unwrap();
+    for m in [&mut b, &mut c] {
+        m.pg.clone_from(&a.upstream(1)).await.unwrap();
+        m.know(1).await;
+        let upstream = Some(a.upstream(1));
+        m.pg.start(StartAs::Standby { upstream }).await.unwrap();
+        m.until("streaming", |e| matches!(e, Engine::Standby(s) if s.receiving))
+            .await;
+    }
+    a.until(
+        "two standbys",
+        |e| matches!(e, Engine::Primary(p) if p.replicas.iter().filter(|r| r.streaming).count() == 2),
+    )
+    .await;
+    (set, a, b, c)
 }
