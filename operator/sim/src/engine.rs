@@ -4,7 +4,7 @@ use holdfast_core::failover::{Lsn, Term};
 use holdfast_core::instance::{Engine as Seen, Event, PrimarySeen, ReplicaSeen, StandbySeen, SyncNames, Work};
 
 use crate::event::Ev;
-use crate::model::{Dir, Run};
+use crate::model::{Conn, Dir, Run};
 use crate::replication::TIMEOUT;
 use crate::world::World;
 
@@ -192,6 +192,7 @@ impl World {
         }
         let member = &mut self.members[m];
         let primary = member.engine.run == Run::Primary;
+        let run_before = member.engine.run;
         let run = member.engine.epoch;
         let Some(dir) = &mut member.dir else { return };
         if primary && !begun {
@@ -213,6 +214,9 @@ impl World {
             );
         }
         let end = dir.log.len();
+        if primary && self.rng.chance(500) {
+            return self.log_ended(m, epoch, stop);
+        }
         if primary && self.walsenders(m).any(|conn| conn.flushed < end) {
             return self.push(
                 10,
@@ -227,9 +231,28 @@ impl World {
         }
         if let Some(dir) = &mut self.members[m].dir {
             dir.flushed = dir.log.len();
-            dir.clean = true;
+            // A crash recovery that was stopped says nothing of where the log ends.
+            dir.clean = run_before != (Run::Starting { primary: true });
         }
         self.engine_down(m, false);
+        self.stopped(m, epoch, stop);
+    }
+
+    /// A clean stop is told when the log has ended: walsenders still send it for a while, and may be cut off before they have.
+    fn log_ended(&mut self, m: usize, epoch: u32, stop: u32) {
+        if let Some(dir) = &mut self.members[m].dir {
+            dir.flushed = dir.log.len();
+            dir.clean = true;
+        }
+        let (sending, others) = self.conns.drain(..).partition(|conn| conn.primary == m);
+        self.conns = others;
+        self.engine_down(m, false);
+        let sending: Vec<Conn> = sending;
+        for conn in &sending {
+            let lasts = self.rng.below(300);
+            self.push(lasts, Ev::Gone { conn: conn.id });
+        }
+        self.conns.extend(sending);
         self.stopped(m, epoch, stop);
     }
 

@@ -162,6 +162,10 @@ pub enum Ev {
     KeepAlive {
         conn: u64,
     },
+    /// A walsender of an engine whose log has ended is gone.
+    Gone {
+        conn: u64,
+    },
     GoesOver {
         conn: u64,
     },

@@ -200,6 +200,16 @@ impl World {
     }
 
     fn engine_start(&mut self, m: usize, epoch: u32, how: StartAs) {
+        // What an engine of before still sends ends now.
+        let lingering: Vec<u64> = self
+            .conns
+            .iter()
+            .filter(|conn| conn.primary == m)
+            .map(|conn| conn.id)
+            .collect();
+        for id in lingering {
+            self.break_conn(id);
+        }
         let down = self.members[m].engine.run == Run::Down && self.members[m].whole;
         let member = &mut self.members[m];
         let Some(dir) = member.dir.as_mut().filter(|_| down) else {

@@ -284,6 +284,7 @@ impl World {
             Ev::Flush { m, run, upto } if self.is_run(m, run) => self.flush(m, upto),
             Ev::Ack { conn, m, flushed, told } => self.ack(conn, m, flushed, told),
             Ev::KeepAlive { conn } => self.keep_alive(conn),
+            Ev::Gone { conn } => self.break_conn(conn),
             Ev::GoesOver { conn } => self.goes_over(conn),
             Ev::LocalFlush { m, run, upto } if self.is_run(m, run) => self.local_flush(m, upto),
             Ev::Client { m, run } if self.is_run(m, run) => self.client(m),

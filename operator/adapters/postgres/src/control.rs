@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 pub struct Control {
     /// PostgreSQL's system identifier.
     pub system_identifier: u64,
-    /// The last shutdown was clean, as a primary or as a standby.
+    /// The last shutdown was clean, as a primary or as a standby. An engine that was stopped in the midst of its crash recovery says that it was
+    /// shut down in recovery, too: it has no minimum recovery end, and the checkpoint is that of before the crash.
     pub clean: bool,
     /// The directory was last a running primary's, not a standby's.
     pub primary: bool,
@@ -51,13 +52,9 @@ pub enum State {
 
 /// Reads the state alone, in microseconds: `ControlFileData` begins with `system_identifier` (8 bytes), `pg_control_version` and
 /// `catalog_version_no` (4 each), then `state`, a `DBState` (`src/include/catalog/pg_control.h`, the same in PostgreSQL 15 to 18). The engine
-/// replaces the file's 512 bytes in one write. `None`: not readable. Nothing is decided by this alone: `pg_controldata`, which checks the
-/// file's checksum, is asked before anything is.
-pub fn state(pgdata: &Path) -> Option<State> {
-    let mut file = std::fs::File::open(pgdata.join("global/pg_control")).ok()?;
-    file.seek(SeekFrom::Start(16)).ok()?;
-    let mut state = [0u8; 4];
-    file.read_exact(&mut state).ok()?;
+/// replaces the file's 8 KiB in one write, which a reader may meet half done. `None`: not readable, or no file of that form.
+pub fn state(file: &[u8]) -> Option<State> {
+    let state = file.get(16..20)?.try_into().ok()?;
     Some(match u32::from_ne_bytes(state) {
         1 => State::ShutDown,
         6 => State::InProduction,
@@ -94,21 +91,24 @@ pub fn parse(text: &str) -> Result<Control> {
             .map(Term)
             .map_err(|_| Error::State(format!("pg_controldata: {key:?} is no timeline")))
     };
+    // It says so and goes on.
+    if text.contains("WARNING: Calculated CRC") {
+        return Err(Error::State("the control file's checksum is wrong".to_owned()));
+    }
+    let minimum = Position {
+        term: term("Min recovery ending loc's timeline")?,
+        lsn: lsn("Minimum recovery ending location")?,
+    };
+    let state = get("Database cluster state")?;
     Ok(Control {
         system_identifier: number("Database system identifier")?,
-        clean: matches!(get("Database cluster state")?, "shut down" | "shut down in recovery"),
-        primary: matches!(
-            get("Database cluster state")?,
-            "in production" | "shutting down" | "shut down"
-        ),
+        clean: state == "shut down" || (state == "shut down in recovery" && minimum.lsn > Lsn(0)),
+        primary: matches!(state, "in production" | "shutting down" | "shut down"),
         checkpoint: Position {
             term: term("Latest checkpoint's TimeLineID")?,
             lsn: lsn("Latest checkpoint location")?,
         },
-        minimum: Position {
-            term: term("Min recovery ending loc's timeline")?,
-            lsn: lsn("Minimum recovery ending location")?,
-        },
+        minimum,
         segment: number("Bytes per WAL segment")?,
         page: number("WAL block size")?,
         floors: FLOORS
@@ -209,6 +209,22 @@ Bytes per WAL segment:                16777216
         assert_eq!(c.floors.get("max_connections"), Some(&100));
         assert_eq!(c.end(Path::new("/nonexistent")), c.minimum);
         assert!(parse("nonsense").is_err());
+        let torn = format!("WARNING: Calculated CRC checksum does not match value stored in file.\n{TEXT}");
+        assert!(parse(&torn).unwrap_err().to_string().contains("checksum"));
+    }
+
+    #[test]
+    fn a_crash_recovery_that_was_stopped_is_no_clean_end() {
+        // As PostgreSQL 15 left it, its log going on for 15 MiB.
+        let text = TEXT
+            .replace("location:     0/30000D8", "location:     0/0")
+            .replace("timeline:   2\nmax", "timeline:   0\nmax");
+        assert!(!parse(&text).unwrap().clean);
+        assert!(
+            parse(&text.replace("shut down in recovery", "shut down"))
+                .unwrap()
+                .clean
+        );
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub(crate) struct Wish {
     pub behind: BTreeSet<MemberName>,
     /// The directory was a primary's when its engine was started as a standby, and it has followed nobody since.
     pub led: bool,
+    /// The same, and nobody is let in for that.
+    pub former: bool,
 }
 
 /// One member's engine.
@@ -265,7 +267,8 @@ impl Pg {
             // Replicas may be read from at any time; a primary lets nobody in until it is told to, and one that was it, and is where its
             // clients still come to, not before it follows another.
             let follows = matches!(&how, StartAs::Standby { upstream: Some(_) });
-            wish.open = follows || (standby && !control.primary);
+            wish.former = standby && !follows && (wish.former || control.primary);
+            wish.open = standby && !wish.former;
             (wish.sync, wish.upstream) = match how {
                 StartAs::Primary { sync } => (sync, None),
                 StartAs::Standby { upstream } => (SyncNames::Nobody, upstream),

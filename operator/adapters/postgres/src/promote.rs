@@ -7,7 +7,7 @@ use holdfast_core::instance::SyncNames;
 use holdfast_wire::REPLICATION_ROLE;
 
 use crate::error::{Error, Result, file};
-use crate::files::{sync_dir, write_durable};
+use crate::files::write_durable;
 use crate::history;
 use crate::pg::{Pg, Slots};
 use crate::replication::END_CLIENTS;
@@ -22,7 +22,7 @@ impl Pg {
         let pgdata = self.layout().pgdata();
         let sealed = {
             let mut wish = self.wish();
-            wish.open = false;
+            (wish.open, wish.former) = (false, false);
             wish.floors.clear();
             wish.behind.clear();
             // Its slots are a primary's again, logical and physical.
@@ -86,7 +86,7 @@ fn occupy(pgdata: &std::path::Path, term: Term) -> Result<()> {
             write_durable(&history::path(pgdata, Term(number)), b"", 0o600)?;
         }
     }
-    sync_dir(&wal)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Pg {
         }
         {
             let mut wish = self.wish();
-            wish.open |= !seal;
+            wish.open |= !seal && std::mem::take(&mut wish.former);
             wish.upstream = upstream;
             wish.sealing = seal;
         }

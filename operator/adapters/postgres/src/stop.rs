@@ -31,7 +31,8 @@ impl Pg {
                 let subscribers = self.subscribers().await;
                 self.wish().stopping = true;
                 // While it starts, too, the file of a primary may say that it is shut down.
-                let produces = control::state(&pgdata) == Some(State::InProduction);
+                let before = self.control_file().await;
+                let produces = control::state(&before) == Some(State::InProduction);
                 process::signal(pid, Signal::SIGINT);
                 subscribers::end(subscribers);
                 tokio::select! {
@@ -75,13 +76,25 @@ impl Pg {
         }
     }
 
-    /// Waits until the shutdown's checkpoint is durable: after that PostgreSQL writes no log (a process that tried would panic). It is told
-    /// in the control file, before the walsenders have sent it and processes have gone.
+    /// Waits until the log has ended: the shutdown's checkpoint is its last record. All backends are gone by then and walsenders write no
+    /// log any more; PostgreSQL says so in the control file before they have sent it and gone. Twice the same, as the file may have been read
+    /// while it was written; after that nobody writes it.
     async fn until_log_ends(&self) {
-        let pgdata = self.layout().pgdata();
-        while control::state(&pgdata) != Some(State::ShutDown) {
+        let mut before = Vec::new();
+        loop {
+            let now = self.control_file().await;
+            if control::state(&now) == Some(State::ShutDown) && now == before {
+                return;
+            }
+            before = now;
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// As it is, half written perhaps; empty if it cannot be read. The disk may be stalled.
+    async fn control_file(&self) -> Vec<u8> {
+        let path = self.layout().pgdata().join("global/pg_control");
+        tokio::fs::read(path).await.unwrap_or_default()
     }
 
     /// A primary writes what it can while clients are still served, so that the shutdown has little left to write.

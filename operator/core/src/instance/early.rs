@@ -67,7 +67,7 @@ impl Instance {
         let seal = self.seals.get(&self.me).map(|(seal, _)| seal.position.lsn);
         let seal = record.handed.map(|end| end.lsn).or(seal);
         let torn = |seen: &StandbySeen| seen.replayed != seen.flushed && !self.mutation.is(Mutant::TakesTorn);
-        let whole = |seen: &StandbySeen| !torn(seen) && seal == Some(seen.flushed);
+        let whole = |seen: &StandbySeen| !torn(seen) && !seen.receiving && seal == Some(seen.flushed);
         candidate && matches!(&*self.engine, Engine::Standby(seen) if whole(seen))
     }
 }

@@ -63,10 +63,15 @@ impl Instance {
         false
     }
 
+    /// Whether this is the leader that has handed over, to one that does not lead yet.
+    pub(super) fn has_handed(&self, record: &Record) -> bool {
+        record.handed.is_some() && record.phase == Phase::Promoting && record.rule.leader == self.disk.dir
+    }
+
     /// Whether a leader that has handed over leaves it to others to back the new one: they are here already, and to start takes the
     /// machine's time just when clients wait.
     pub(super) fn others_back(&self, record: &Record) -> bool {
-        let mine = record.handed.is_some() && record.phase == Phase::Promoting && record.rule.leader == self.disk.dir;
+        let mine = self.has_handed(record);
         let soon = self.now.since(self.watch_since) < self.timings.reseal;
         if !mine || !soon {
             return false;
@@ -94,8 +99,13 @@ impl Instance {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rig::{POINT, follows, persists, record, standby};
-    use super::super::{Effect, Event, Moment, RecordSeen, Version};
+    use super::super::rig::{
+        POINT, comes_back, dir, follower, follows, hears, looks, persists, record, standby, written,
+    };
+    use super::super::{
+        Command, Effect, Event, Heartbeat, HowToStop, Moment, RecordSeen, Role, SetSpec, Version, VolumeSeen, Work,
+        WorkResult,
+    };
     use super::*;
     use crate::failover::Lsn;
 
@@ -139,5 +149,101 @@ mod tests {
                 (Term(3), Phase::Sealing, None)
             );
         }
+    }
+
+    fn told(member: &mut Instance, at: u64, work: Work, volume: Option<VolumeSeen>) -> Vec<Effect> {
+        let result = WorkResult::Ok { volume };
+        member.step(Moment(at), Event::Done { work, result })
+    }
+
+    fn starts(out: &[Effect]) -> bool {
+        out.iter().any(|effect| matches!(effect, Effect::Start(_)))
+    }
+
+    /// "a", which leads and whom a person asks to hand over to "b", has stopped.
+    fn stopped() -> (Instance, Vec<Effect>) {
+        let mut a = comes_back();
+        for (at, name, own) in [(15, "b", "d2"), (16, "c", "d3")] {
+            let own = Some(dir(own));
+            hears(&mut a, at, name, Heartbeat { dir: own, ..follower() });
+        }
+        looks(&mut a, 20, true);
+        written(&mut a, 30);
+        let id = "one".to_owned();
+        let to = Some(MemberName("b".into()));
+        let command = Some(Command::Switchover { id, to });
+        let generation = 2;
+        let spec = a.spec.clone().unwrap();
+        let spec = SetSpec {
+            generation,
+            command,
+            ..spec
+        };
+        let out = a.step(Moment(50), Event::Spec(spec));
+        let stop = Effect::Stop(HowToStop::Clean);
+        assert!(out.contains(&stop), "{out:?}");
+        let volume = VolumeSeen {
+            clean: true,
+            control: Some(END),
+            ..a.volume.clone().unwrap()
+        };
+        let out = told(&mut a, 70, Work::Stop, Some(volume));
+        (a, out)
+    }
+
+    const END: Position = Position {
+        term: Term(1),
+        lsn: Lsn(120),
+    };
+
+    #[test]
+    fn a_leader_that_has_stopped_names_its_successor_and_where_its_log_ends() {
+        let (mut a, out) = stopped();
+        let named = out.iter().find_map(|effect| match effect {
+            Effect::WriteRecord { record, .. } => Some(record.clone()),
+            _ => None,
+        });
+        let named = named.expect("its write of the record");
+        assert_eq!(
+            (named.term, named.phase, named.handed),
+            (Term(2), Phase::Promoting, Some(END))
+        );
+        assert_eq!(
+            (named.leader, named.last_command),
+            (MemberName("b".into()), Some("one".into()))
+        );
+        // Its successor has heard of it sooner than it has its answer.
+        let candidate = Heartbeat {
+            term: Term(2),
+            role: Role::Candidate,
+            ..follower()
+        };
+        let out = hears(&mut a, 80, "b", candidate);
+        assert!(
+            !starts(&out) && persists(&out).is_none(),
+            "nobody is being elected: {out:?}"
+        );
+        assert!(!starts(&written(&mut a, 90)), "\"c\" backs the new leader");
+        let out = a.step(Moment(700), Event::Tick);
+        assert!(starts(&out), "not for ever: {out:?}");
+    }
+
+    #[test]
+    fn one_that_is_asked_to_end_stays_until_its_successor_leads() {
+        let (mut a, _) = stopped();
+        let exits = |out: &[Effect]| out.iter().any(|effect| matches!(effect, Effect::Exit));
+        let mut out = a.step(Moment(75), Event::Shutdown);
+        out.extend(written(&mut a, 90));
+        out.extend(a.step(Moment(200), Event::Tick));
+        assert!(!exits(&out), "its successor may lack something: {out:?}");
+        let (record, _) = a.register.known.clone().unwrap();
+        let record = Record {
+            phase: Phase::Leading,
+            handed: None,
+            ..(*record).clone()
+        };
+        let version = Version("91".into());
+        let out = a.step(Moment(300), Event::RecordHint(RecordSeen::Found { record, version }));
+        assert!(exits(&out), "{out:?}");
     }
 }

@@ -119,10 +119,10 @@ pub(super) fn leader() -> Heartbeat {
     }
 }
 
-/// What it does when its engine answers, with a standby that has all of its log, or none.
+/// What it does when its engine answers, with both standbys, that have all of its log, or none.
 pub(super) fn looks(leader: &mut Instance, at: u64, backed: bool) -> Vec<Effect> {
-    let standby = ReplicaSeen {
-        dir: dir("d2"),
+    let standby = |own: &str| ReplicaSeen {
+        dir: dir(own),
         streaming: true,
         flushed: POINT,
         replayed: POINT,
@@ -134,7 +134,7 @@ pub(super) fn looks(leader: &mut Instance, at: u64, backed: bool) -> Vec<Effect>
         inserted: POINT,
         sync: SyncNames::Nobody,
         history: Vec::new(),
-        replicas: backed.then_some(standby).into_iter().collect(),
+        replicas: ["d2", "d3"].into_iter().filter(|_| backed).map(standby).collect(),
         healthy: true,
     };
     leader.step(Moment(at), Event::Engine(Engine::Primary(seen)))

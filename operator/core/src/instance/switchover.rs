@@ -183,7 +183,13 @@ impl Instance {
         let Some(record) = self.record() else { return false };
         let mine = record.rule.leader == self.disk.dir && record.leader != self.me && self.clean_end.is_some();
         let patient = self.now.since(self.watch_since) < self.timings.yield_to_target;
-        record.phase == Phase::Sealing && mine && (self.shutdown.is_some() || (patient && self.live(&record.leader)))
+        let target = self.seals.get(&record.leader).map(|(seal, _)| seal);
+        // It was to take over, and could not.
+        let lacks = target.is_some_and(|seal| seal.term == record.term && Some(seal.position) < self.clean_end);
+        record.phase == Phase::Sealing
+            && mine
+            && !lacks
+            && (self.shutdown.is_some() || (patient && self.live(&record.leader)))
     }
 
     /// A replica's restart by command: written down, then stopped; it is started again as always.
@@ -224,10 +230,15 @@ impl Instance {
                     return true;
                 }
             }
-            let stays = self.now.since(self.watch_since) < STAYS && self.clean_end.is_some();
-            if let (Duty::Seal(term), true, true) = (duty, down, stays) {
-                self.seal(term, &record);
-                return true;
+            let stays = self.now.since(self.watch_since) < STAYS && self.clean_end.is_some() && down;
+            match duty {
+                Duty::Seal(term) if stays => {
+                    self.seal(term, &record);
+                    return true;
+                }
+                // Its successor may not have all of the log, and has somebody elected then.
+                Duty::Follow if stays && self.has_handed(&record) => return true,
+                _ => {}
             }
         }
         if down {
