@@ -13,6 +13,7 @@ use holdfast_wire::{Bootstrap, RejectedParameter};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
+use crate::archive::Archive;
 use crate::binaries::Binaries;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, file};
@@ -38,6 +39,8 @@ pub struct Settings {
     pub port: u16,
     /// How the first data directory is made.
     pub bootstrap: Bootstrap,
+    /// Where all log goes, if it is archived.
+    pub archive: Option<Archive>,
 }
 
 /// The engine's process.
