@@ -20,7 +20,7 @@ const UID: u32 = 26;
 
 /// A claim on a folder that all nodes of the bed share, because they share the machine's disk.
 fn claim(house: &House) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("holdfast-{NAMESPACE}-{}", house.bed.name()));
+    let folder = Path::new("/tmp").join(format!("holdfast-{NAMESPACE}-{}", house.bed.name()));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir(&folder).unwrap();
     // A hostPath has no fsGroup.
@@ -89,7 +89,10 @@ fn wait_said(set: &Set<'_>, status: &str, part: &str) {
 fn fill(rw: &Access) {
     let sql = "create table if not exists bulk(t text); truncate bulk; \
                insert into bulk select repeat(md5(n::text), 10) from generate_series(1, 30000) n";
-    rw.query(sql).unwrap();
+    wait_for("rows", Duration::from_secs(60), || {
+        Ok(rw.query(sql).map(drop).map_err(|error| format!("{error:#}")))
+    })
+    .unwrap();
 }
 
 fn run(house: &'static House) {
