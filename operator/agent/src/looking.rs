@@ -4,29 +4,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use holdfast_core::archive::Archiving;
 use holdfast_postgres::{Observer, Pg};
 use tokio::sync::watch;
 
 use crate::shell::{Inbox, Input};
 
-/// Between looks for parameters that wait for a restart.
-const PENDING_EVERY: Duration = Duration::from_secs(5);
+/// Between looks at what changes seldom.
+const SELDOM: Duration = Duration::from_secs(5);
 
 /// Steers the looking.
 pub struct Looking {
     every: watch::Sender<Duration>,
     epoch: Arc<AtomicU64>,
-    pending: watch::Receiver<Vec<String>>,
+    seldom: watch::Receiver<Seldom>,
 }
+
+/// What is looked at seldom: parameters that wait for a restart, and how archiving goes.
+type Seldom = (Vec<String>, Option<Archiving>);
 
 impl Looking {
     /// Begins to look.
     pub fn begin(pg: Arc<Pg>, inbox: Inbox) -> Looking {
         let epoch = Arc::new(AtomicU64::new(0));
         let (every, wanted) = watch::channel(Duration::from_millis(500));
-        let (tell_pending, pending) = watch::channel(Vec::new());
-        tokio::spawn(look(pg, inbox, wanted, Arc::clone(&epoch), tell_pending));
-        Looking { every, epoch, pending }
+        let (tell_seldom, seldom) = watch::channel(Seldom::default());
+        tokio::spawn(look(pg, inbox, wanted, Arc::clone(&epoch), tell_seldom));
+        Looking { every, epoch, seldom }
     }
 
     /// Looks this often from now on, and once at once.
@@ -48,7 +52,12 @@ impl Looking {
 
     /// Parameters that wait for a restart.
     pub fn pending_restart(&self) -> Vec<String> {
-        self.pending.borrow().clone()
+        self.seldom.borrow().0.clone()
+    }
+
+    /// How archiving goes, if log is archived and that was seen.
+    pub fn archiving(&self) -> Option<Archiving> {
+        self.seldom.borrow().1.clone()
     }
 }
 
@@ -57,11 +66,11 @@ async fn look(
     inbox: Inbox,
     mut every: watch::Receiver<Duration>,
     epoch: Arc<AtomicU64>,
-    pending: watch::Sender<Vec<String>>,
+    seldom: watch::Sender<Seldom>,
 ) {
     let mut process = pg.watch();
     let mut observer = Observer::new(pg);
-    let mut looked_for_pending = Instant::now();
+    let mut looked_seldom = Instant::now();
     loop {
         process.mark_unchanged();
         every.mark_unchanged();
@@ -70,14 +79,11 @@ async fn look(
         if inbox.send(Input::Engine { epoch: at, engine }).is_err() {
             return;
         }
-        if looked_for_pending.elapsed() >= PENDING_EVERY {
-            looked_for_pending = Instant::now();
+        if looked_seldom.elapsed() >= SELDOM {
+            looked_seldom = Instant::now();
             observer.look_for_pending().await;
-            pending.send_if_modified(|p| {
-                let changed = *p != observer.pending_restart;
-                p.clone_from(&observer.pending_restart);
-                changed
-            });
+            observer.look_at_archiving().await;
+            seldom.send_replace((observer.pending_restart.clone(), observer.archiving.clone()));
         }
         let pause = *every.borrow();
         tokio::select! {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use holdfast_core::failover::MemberName;
 use holdfast_core::instance::Timings;
-use holdfast_postgres::Layout;
+use holdfast_postgres::{Archive, Layout};
 use holdfast_wire::{Bootstrap, HEALTH_PORT, PEER_PORT, POSTGRES_PORT, env};
 
 /// Who this agent is and where everything is.
@@ -25,6 +25,8 @@ pub struct Options {
     pub bootstrap: Bootstrap,
     /// Where files are.
     pub layout: Layout,
+    /// Where all log goes, if it is archived.
+    pub archive: Option<Archive>,
     /// Address that engine and agent listen on.
     pub listen: String,
     /// PostgreSQL's port.
@@ -55,14 +57,24 @@ impl Options {
     pub fn from_env() -> anyhow::Result<Options> {
         let get = |name: &str| std::env::var(name).with_context(|| format!("environment variable {name}"));
         let bootstrap = get(env::BOOTSTRAP)?;
+        let (namespace, set) = (get(env::NAMESPACE)?, get(env::SET)?);
+        let archive = match std::env::var_os(env::ARCHIVE) {
+            Some(mount) => Some(Archive {
+                // Several sets may share a volume. Neither name has a dot in it.
+                folder: PathBuf::from(mount).join(format!("{namespace}.{set}")),
+                program: std::env::current_exe().context("own path")?,
+            }),
+            None => None,
+        };
         Ok(Options {
             member: MemberName(get(env::MEMBER)?),
-            set: get(env::SET)?,
-            namespace: get(env::NAMESPACE)?,
+            set,
+            namespace,
             address: get(env::POD_IP)?,
             pod_uid: get(env::POD_UID)?,
             bootstrap: serde_json::from_str(&bootstrap).with_context(|| env::BOOTSTRAP)?,
             layout: Layout::default(),
+            archive,
             listen: "*".to_owned(),
             postgres_port: POSTGRES_PORT,
             peer_port: PEER_PORT,

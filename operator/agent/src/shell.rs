@@ -112,6 +112,7 @@ impl Shell {
             listen: options.listen.clone(),
             port: options.postgres_port,
             bootstrap: options.bootstrap.clone(),
+            archive: options.archive.clone(),
         };
         let bin = Binaries::find(&options.path).await?;
         tracing::info!(member = %options.member, postgresql = bin.version, agent = crate::VERSION, "begins");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::archive::Archiving;
 use holdfast_core::instance::{State, View};
 use holdfast_core::plan::Reason;
 use holdfast_postgres::Pg;
@@ -87,6 +88,7 @@ impl Reporter {
             system_identifier: view.system_identifier,
             pending_restart: self.looking.pending_restart(),
             rejected: self.pg.rejected(),
+            archiving: self.looking.archiving(),
             certificate_expires: self.peers.expires(),
             volume_free_bytes: space.map(|(free, _)| free),
             volume_bytes: space.map(|(_, all)| all),
@@ -102,6 +104,10 @@ fn news(old: &MemberStatus, new: &MemberStatus) -> bool {
         replayed: Default::default(),
         lag_bytes: None,
         volume_free_bytes: None,
+        archiving: s.archiving.clone().map(|a| Archiving {
+            failing: a.failing,
+            ..Archiving::default()
+        }),
         ..s.clone()
     };
     bare(old) != bare(new)

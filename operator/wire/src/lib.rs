@@ -58,6 +58,8 @@ pub mod paths {
     pub const TLS: &str = "/holdfast/tls";
     /// The wish, from the ConfigMap: read at start when the API server does not answer and the volume has none.
     pub const SPEC: &str = "/holdfast/spec";
+    /// The log archive, where one is asked for: the claim that the user names.
+    pub const ARCHIVE: &str = "/holdfast/archive";
     /// Bootstrap: `app-password` and optional `*.sql` to run once after initdb.
     pub const BOOTSTRAP: &str = "/holdfast/bootstrap";
 }
@@ -76,6 +78,8 @@ pub mod env {
     pub const POD_UID: &str = "HOLDFAST_POD_UID";
     /// JSON of [`super::Bootstrap`].
     pub const BOOTSTRAP: &str = "HOLDFAST_BOOTSTRAP";
+    /// Where the log archive is mounted; absent where none is asked for.
+    pub const ARCHIVE: &str = "HOLDFAST_ARCHIVE";
 }
 
 /// How the first data directory is made. Immutable after creation.

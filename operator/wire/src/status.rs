@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_core::archive::Archiving;
 use holdfast_core::failover::{DirId, Lsn, MemberName, Position, Term};
 use holdfast_core::instance::Role;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,9 @@ pub struct MemberStatus {
     /// Parameters that the engine refuses; the last good values stay in force.
     #[serde(default)]
     pub rejected: Vec<RejectedParameter>,
+    /// How its archiving goes; none where nothing is archived, or nothing is known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archiving: Option<Archiving>,
     /// Expiry (RFC 3339) of the certificate in use.
     pub certificate_expires: Option<String>,
     /// Bytes free and total on the volume.

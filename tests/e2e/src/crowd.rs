@@ -177,6 +177,7 @@ impl Crowd {
             system_identifier: Some(7),
             pending_restart: Vec::new(),
             rejected: Vec::new(),
+            archiving: None,
             certificate_expires: None,
             volume_free_bytes: Some(900_000_000),
             volume_bytes: Some(1_000_000_000),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::remove_all;
 use crate::observe::CLONING;
 use crate::pg::Pg;
-use crate::{process, volume};
+use crate::{archive, process, volume};
 
 /// Between log lines of progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ impl Pg {
                 .map_err(|e| Error::State(e.to_string()))??;
         }
         self.base_backup(from).await?;
+        if self.settings.archive.is_some() {
+            archive::push_again(&layout.making())?;
+        }
         self.name_directory(Some(volume::new_dir_id(&self.settings.member)))
             .await?;
         volume::place(layout)

@@ -7,6 +7,7 @@ use holdfast_core::failover::{DirId, MemberName};
 use holdfast_core::instance::{SyncNames, Upstream};
 use holdfast_wire::REPLICATION_ROLE;
 
+use crate::archive::Archive;
 use crate::layout::Layout;
 use crate::{subscribers, sync_names};
 
@@ -29,6 +30,8 @@ pub struct Conf<'a> {
     pub locale: &'a str,
     /// Volume size in bytes, if known: bounds what slots may hold.
     pub volume_bytes: Option<u64>,
+    /// Where all log goes, if it is archived.
+    pub archive: Option<&'a Archive>,
     /// The user's parameters that passed the check.
     pub parameters: &'a BTreeMap<String, String>,
     /// Synchronous standbys.
@@ -67,10 +70,12 @@ const FIXED: &[(&str, &str)] = &[
     ("wal_log_hints", "on"),
     ("fsync", "on"),
     ("full_page_writes", "on"),
-    ("archive_mode", "off"),
     ("restart_after_crash", "off"),
     ("superuser_reserved_connections", "5"),
     ("recovery_target_timeline", "latest"),
+    // Not even with an archive: a standby that takes log from there claims positions that its leader never gave it, and its seal would
+    // say that it holds commits which the rule did not count it for.
+    ("restore_command", ""),
     ("wal_sender_timeout", "5s"),
     ("wal_receiver_timeout", "5s"),
     ("wal_receiver_status_interval", "1s"),
@@ -118,6 +123,13 @@ pub fn render(c: &Conf) -> String {
             set(k, &v);
         }
     }
+    // Not `on`: what a standby has received would count as archived on it, and be missing for ever if the primary dies before it has
+    // archived it. So every member pushes all that it has; the same content twice is no harm.
+    set("archive_mode", if c.archive.is_some() { "always" } else { "off" });
+    set(
+        "archive_command",
+        &c.archive.map(|a| a.command(&c.member.0)).unwrap_or_default(),
+    );
     set("cluster_name", &c.member.0);
     set("listen_addresses", c.listen);
     set("port", &c.port.to_string());
@@ -209,6 +221,7 @@ mod tests {
             tls: true,
             locale: "C.UTF-8",
             volume_bytes: Some(30 << 30),
+            archive: None,
             parameters,
             sync: &SyncNames::Nobody,
             subscribers: None,
@@ -233,6 +246,24 @@ mod tests {
         assert!(text.contains("\nwork_mem = '4MB''fsync = off\\\\'\n"));
         assert!(text.contains("\nmax_slot_wal_keep_size = '10240MB'\n"));
         assert!(text.contains("\nallow_alter_system = 'off'\n"));
+    }
+
+    #[test]
+    fn log_is_archived_by_every_member_and_restored_by_none() {
+        let (layout, member, none) = (Layout::default(), MemberName("a-1".into()), BTreeMap::new());
+        let text = render(&conf(&layout, &none, &member));
+        assert!(text.contains("\narchive_mode = 'off'\n") && text.contains("\narchive_command = ''\n"));
+        let archive = Archive {
+            folder: "/archive/ns.a".into(),
+            program: "/bin/agent".into(),
+        };
+        let text = render(&Conf {
+            archive: Some(&archive),
+            ..conf(&layout, &none, &member)
+        });
+        assert!(text.contains("\narchive_mode = 'always'\n") && text.contains("\nrestore_command = ''\n"));
+        let command = r#"archive_command = 'exec ''/bin/agent'' wal-push ''/archive/ns.a'' ''a-1'' "%p" "%f"'"#;
+        assert!(text.contains(command), "{text}");
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Pg {
             tls: tls.complete,
             locale: &self.settings.bootstrap.locale,
             volume_bytes,
+            archive: self.settings.archive.as_ref(),
             parameters: &parameters,
             sync: &wish.sync,
             subscribers: copies_slots.then_some(&wish.behind),

@@ -2,6 +2,7 @@
 //!
 //! [`Pg`] does what the agent's effects ask; [`Observer`] tells what the engine is. No decision is taken here.
 
+pub mod archive;
 pub mod aside;
 pub mod binaries;
 pub mod bootstrap;
@@ -35,6 +36,7 @@ pub mod tls;
 mod value;
 pub mod volume;
 
+pub use archive::Archive;
 pub use binaries::Binaries;
 pub use error::{Error, Result};
 pub use layout::Layout;

@@ -12,7 +12,7 @@ const TLS: &str = "certificates are made and rotated by Holdfast";
 const REPLICATION: &str = "replication and failover rely on it";
 const DURABLE: &str = "without it a crash can lose acknowledged commits or corrupt data";
 const RESTORE: &str = "recovery is steered by Holdfast";
-const ARCHIVE: &str = "the log archive is steered by Holdfast";
+const ARCHIVE: &str = "log is archived as spec.archive says, so that two would-be primaries cannot spoil it";
 const LOG: &str = "the agent forwards the log as JSON";
 
 /// The values of `wal_level` that a user can choose: what is less than `replica` has no standbys.
@@ -27,7 +27,7 @@ pub const MANAGED: &[(&str, &str)] = &[
         "allow_alter_system",
         "a setting made by ALTER SYSTEM would override what failover relies on",
     ),
-    ("archive_cleanup_command", ARCHIVE),
+    ("archive_cleanup_command", "no member takes log from an archive"),
     ("archive_command", ARCHIVE),
     ("archive_library", ARCHIVE),
     ("archive_mode", ARCHIVE),
@@ -80,7 +80,10 @@ pub const MANAGED: &[(&str, &str)] = &[
         "restart_after_crash",
         "a crashed engine is restarted by the agent, which first looks who leads",
     ),
-    ("restore_command", RESTORE),
+    (
+        "restore_command",
+        "a standby that takes log from an archive claims more than its leader gave it",
+    ),
     ("ssl", TLS),
     ("ssl_ca_file", TLS),
     ("ssl_cert_file", TLS),

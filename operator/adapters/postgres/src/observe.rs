@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_core::archive::Archiving;
 use holdfast_core::failover::{DirId, Lsn, Term};
 use holdfast_core::instance::{Engine, PrimarySeen, ReplicaSeen, StandbySeen, SyncNames};
 use holdfast_wire::REPLICATION_ROLE;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::health::HealthWrites;
 use crate::pg::{Pg, Process};
 use crate::session::{Refusal, Session, within};
-use crate::{history, replication, sync_names};
+use crate::{archive, history, replication, sync_names};
 
 /// Each question has to be answered within this time; else the engine is silent.
 const DEADLINE: Duration = Duration::from_millis(1000);
@@ -41,6 +42,8 @@ pub struct Observer {
     slots_tried: Option<Instant>,
     /// For status.
     pub pending_restart: Vec<String>,
+    /// For status: how archiving goes, if log is archived and that was seen.
+    pub archiving: Option<Archiving>,
 }
 
 impl Observer {
@@ -56,6 +59,7 @@ impl Observer {
             looked_once: false,
             slots_tried: None,
             pending_restart: Vec::new(),
+            archiving: None,
         }
     }
 
@@ -113,6 +117,7 @@ impl Observer {
         self.replayed_all = false;
         self.looked_once = false;
         self.slots_tried = None;
+        self.archiving = None;
     }
 
     async fn ask(&mut self, session: &Session) -> Result<Engine> {
@@ -164,6 +169,17 @@ impl Observer {
             self.pending_restart = row.try_get(0).unwrap_or_default();
         }
         self.look_for_refused().await;
+    }
+
+    /// How archiving goes.
+    pub async fn look_at_archiving(&mut self) {
+        let Some(session) = self.session.as_ref().filter(|_| self.pg.settings.archive.is_some()) else {
+            return;
+        };
+        match archive::look(session, DEADLINE).await {
+            Ok(archiving) => self.archiving = Some(archiving),
+            Err(e) => tracing::debug!("looking at the archiver failed: {e}"),
+        }
     }
 
     /// Values that only the engine itself can judge, and that it did not take up. The file's own parameters that need a

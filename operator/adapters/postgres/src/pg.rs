@@ -12,6 +12,7 @@ use holdfast_core::instance::{Aside, DiskState, StartAs, SyncNames, Upstream, Vo
 use holdfast_wire::{Bootstrap, RejectedParameter};
 use tokio::sync::watch;
 
+use crate::archive::Archive;
 use crate::binaries::Binaries;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, file};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub port: u16,
     /// How the first data directory is made.
     pub bootstrap: Bootstrap,
+    /// Where all log goes, if it is archived.
+    pub archive: Option<Archive>,
 }
 
 /// The engine's process.

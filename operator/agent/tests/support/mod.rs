@@ -10,7 +10,7 @@ use holdfast_agent::Options;
 use holdfast_agent::options::ClusterKind;
 use holdfast_core::failover::{MemberName, Phase, Record};
 use holdfast_core::instance::{Durability, MemberSpec, SetSpec, Timings};
-use holdfast_postgres::Layout;
+use holdfast_postgres::{Archive, Layout};
 use holdfast_wire::{Bootstrap, MemberStatus};
 use serde_json::{Value, json};
 
@@ -49,6 +49,10 @@ pub fn agent_process() {
             bootstrap: root.join("bootstrap"),
             spec: mine.join("spec"),
         },
+        archive: v["archive"].as_str().map(|program| Archive {
+            folder: root.join("archive/test.a"),
+            program: program.into(),
+        }),
         listen: address,
         postgres_port: port("postgres"),
         peer_port: port("peer"),
@@ -75,6 +79,8 @@ pub fn agent_process() {
 pub struct Set {
     pub dir: tempfile::TempDir,
     pub names: Vec<String>,
+    /// The program that archives log, for agents started from now on.
+    archive: Option<PathBuf>,
     agents: Vec<Option<Child>>,
     ports: [u16; 3],
 }
@@ -112,6 +118,15 @@ impl Set {
 
     /// The same, with bootstrap SQL.
     pub fn begin_with(size: usize, copies: u16, parameters: &[(&str, &str)], sql: &str) -> Set {
+        Set::make(size, copies, parameters, sql, None)
+    }
+
+    /// The same, with a log archive.
+    pub fn begin_archiving(size: usize, copies: u16, program: &Path) -> Set {
+        Set::make(size, copies, &[], "", Some(program.to_owned()))
+    }
+
+    fn make(size: usize, copies: u16, parameters: &[(&str, &str)], sql: &str, archive: Option<PathBuf>) -> Set {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests start agents as another user: run them as root"
@@ -124,10 +139,11 @@ impl Set {
             dir: tempfile::Builder::new().prefix("hfa").tempdir_in("/tmp").unwrap(),
             agents: names.iter().map(|_| None).collect(),
             names,
+            archive,
             ports,
         };
         let root = set.dir.path().to_owned();
-        for d in ["cluster", "bootstrap"] {
+        for d in ["cluster", "bootstrap", "archive"] {
             std::fs::create_dir(root.join(d)).unwrap();
         }
         std::fs::write(root.join("bootstrap/app-password"), PASSWORD).unwrap();
@@ -218,6 +234,7 @@ impl Set {
         let what = json!({
             "root": root, "name": self.names[n], "address": address(n),
             "postgres": self.ports[0], "peer": self.ports[1], "health": self.ports[2],
+            "archive": self.archive,
         });
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["agent_process", "--exact", "--nocapture"])

@@ -6,7 +6,7 @@ mod storage;
 
 pub use engine::{Engine, PostgresqlEngine};
 pub use status::{HAReplicaSetStatus, MemberView, Phase};
-pub use storage::{DeletionPolicy, Placement, Storage};
+pub use storage::{Archive, DeletionPolicy, Placement, Storage};
 
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
 use kube::{CustomResource, KubeSchema};
@@ -34,7 +34,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must be at most 40 characters: names of members and Services are made from it"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must start with a letter and use only a-z, 0-9 and '-': Services are named after it")
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must start with a letter and use only a-z, 0-9 and '-': Services are named after it"),
+    validation = Rule::new("!has(self.spec.archive) || ![1, 2, 3, 4, 5, 6, 7].exists(n, self.spec.archive.volumeClaimName == self.metadata.name + '-' + string(n))").message("spec.archive.volumeClaimName must not be the volume of a member: log that is lost with its database restores nothing")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -57,6 +58,10 @@ pub struct HAReplicaSetSpec {
 
     /// The volume of each member.
     pub storage: Storage,
+
+    /// Where all of PostgreSQL's log goes as it is written. Left out: it is archived nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
 
     /// CPU and memory of each member's engine container.
     #[serde(default, skip_serializing_if = "Option::is_none")]

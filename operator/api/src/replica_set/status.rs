@@ -44,7 +44,7 @@ pub struct HAReplicaSetStatus {
     /// Expiry of the set's certificate authority, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_expires: Option<String>,
-    /// Ready, Reconciling, Stalled, DurabilityMet, ParametersApplied.
+    /// Ready, Reconciling, Stalled, Serving, ParametersApplied, StorageAvailable; with spec.archive also Archiving.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

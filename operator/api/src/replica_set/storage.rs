@@ -24,6 +24,18 @@ pub struct Storage {
     pub storage_class_name: Option<String>,
 }
 
+/// Where all log goes, for a restore to any moment after a base backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// A PersistentVolumeClaim of this namespace, which every member mounts: ReadWriteMany for more than one. Holdfast neither makes nor
+    /// deletes it, and never replaces or removes a file on it. The log of this set is in the folder NAMESPACE.NAME, so several sets may
+    /// share one. Another name is a rolling restart.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("spec.archive.volumeClaimName must be the name of a PersistentVolumeClaim, for example wal-archive"))]
+    pub volume_claim_name: String,
+}
+
 /// Where members may run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]

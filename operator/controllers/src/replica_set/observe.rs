@@ -179,6 +179,9 @@ impl View for PodView {
             let mut view = view.clone();
             if let Some(seen) = &mut view.seen {
                 (seen.position, seen.replayed, seen.lag_bytes) = Default::default();
+                if let Some(archiving) = &mut seen.archiving {
+                    (archiving.last, archiving.waiting) = Default::default();
+                }
                 // A percent is news: how full a volume is has a condition of its own.
                 seen.volume = seen
                     .volume
@@ -249,6 +252,7 @@ fn seen(json: &str, pod_uid: &str) -> Option<MemberSeen> {
         generation: status.spec_generation,
         fit: matches!(status.state, MemberState::Serving | MemberState::Streaming),
         pending_restart: status.pending_restart,
+        archiving: status.archiving,
         volume: status.volume_free_bytes.zip(status.volume_bytes),
         rejected: status
             .rejected

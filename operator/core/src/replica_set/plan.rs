@@ -46,6 +46,8 @@ pub struct Plan {
     pub read_lag_bytes: u64,
     /// Bytes of each volume.
     pub storage_bytes: u64,
+    /// The claim that log is archived on, if it is.
+    pub archive: Option<String>,
     /// How the first directory is made.
     pub initdb: Initdb,
     /// Take over volumes that are already there.
@@ -154,6 +156,7 @@ impl Plan {
             maximum_lag_bytes,
             read_lag_bytes,
             storage_bytes,
+            archive: spec.archive.as_ref().map(|a| a.volume_claim_name.clone()),
             initdb: spec.bootstrap.initdb.clone().unwrap_or_default(),
             adopt: spec.bootstrap.adopt,
             deletion: spec.deletion_policy,

@@ -3,6 +3,7 @@
 use holdfast_api::replica_set::{HAReplicaSetStatus, MemberView, Phase as Shown};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use crate::archive::Archiving;
 use crate::failover::{MemberName, Phase, Record};
 use crate::instance::Role;
 use crate::plan::{Decision, Reason, Severity};
@@ -31,9 +32,10 @@ pub fn report(
     let phase = phase(view, decision, record, serving, fit);
     let rejected: Vec<String> = rejected(view);
     let low = low_volumes(view);
+    let behind = archives(view);
     let mut message = decision.why().to_string();
-    for volume in &low {
-        message = format!("{message}; {volume}");
+    for problem in low.iter().chain(behind.iter().flatten()) {
+        message = format!("{message}; {problem}");
     }
     HAReplicaSetStatus {
         observed_generation: Some(view.generation),
@@ -45,7 +47,15 @@ pub fn report(
         rule: record.filter(|r| r.rule.leader.is_some()).map(|r| rule_text(view, r)),
         image: view.resolved_image.clone(),
         system_identifier: record.and_then(|r| r.system_identifier).map(|id| id.to_string()),
-        conditions: conditions(view, decision, old, serving, phase, (&rejected, &low), now),
+        conditions: conditions(
+            view,
+            decision,
+            old,
+            serving,
+            phase,
+            (&rejected, &low, behind.as_deref()),
+            now,
+        ),
         members,
         rejected_parameters: rejected,
         ca_expires,
@@ -203,7 +213,7 @@ fn conditions(
     old: &[Condition],
     serving: bool,
     phase: Shown,
-    (rejected, low): (&[String], &[String]),
+    (rejected, low, behind): (&[String], &[String], Option<&[String]>),
     now: jiff::Timestamp,
 ) -> Vec<Condition> {
     let spoken = view.pods.values().any(|p| p.seen.is_some());
@@ -243,6 +253,15 @@ fn conditions(
         low,
         spoken,
     ));
+    if let Some(behind) = behind {
+        wanted.push(list(
+            "Archiving",
+            ["Archiving", "ArchiveFails"],
+            "every member's log reaches the archive",
+            behind,
+            view.pods.values().any(|p| archiving(p).is_some()),
+        ));
+    }
     merge(old, &wanted, Some(view.generation), now)
 }
 
@@ -259,6 +278,20 @@ fn list(kind: &'static str, [good, bad]: [&'static str; 2], fine: &str, problems
         reason,
         message: clip(message, 1024),
     }
+}
+
+/// Members whose log does not reach the archive, in words; `None` where there is no archive.
+fn archives(view: &SetView) -> Option<Vec<String>> {
+    let claim = view.plan.archive.as_ref()?;
+    let failing = view
+        .pods
+        .iter()
+        .filter_map(|(member, pod)| archiving(pod)?.problem(member, claim));
+    Some(failing.collect())
+}
+
+fn archiving(pod: &PodView) -> Option<&Archiving> {
+    pod.seen.as_ref()?.archiving.as_ref()
 }
 
 /// Two segments of PostgreSQL's log: with less than that a member may not be able to go on writing it.

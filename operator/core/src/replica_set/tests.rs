@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::archive::Archiving;
 use crate::failover::{DirId, MemberName, Phase, Position, Record, Rule, Term};
 use crate::instance::{Command, Role};
 use crate::plan::Decision;
@@ -64,6 +65,7 @@ fn pod(n: u16, role: Role) -> PodView {
             fit: true,
             pending_restart: Vec::new(),
             rejected: Vec::new(),
+            archiving: None,
             volume: None,
             version: None,
         }),
@@ -353,6 +355,41 @@ fn status_says_what_was_seen_and_unknown_for_what_was_not() {
     assert_eq!(status.ready.as_deref(), Some("2/3"));
     assert_eq!(status.members[2].role, "Unknown");
     assert_eq!(status.primary.as_deref(), Some("db-1"));
+}
+
+#[test]
+fn a_member_that_cannot_archive_is_named_with_what_to_look_at() {
+    let mut view = running(3);
+    let condition = |view: &SetView| {
+        let status = report::report(view, &decide(view), &[], None, jiff::Timestamp::UNIX_EPOCH);
+        let condition = status.conditions.into_iter().find(|c| c.type_ == "Archiving");
+        condition.map(|c| (c.status, c.reason, c.message))
+    };
+    assert_eq!(condition(&view), None, "nobody asked for an archive");
+    view.plan.archive = Some("wal".into());
+    assert_eq!(condition(&view).unwrap().0, "Unknown");
+    let mut say = |n: u16, failing: Option<&str>| {
+        view.pods.get_mut(&m(n)).unwrap().seen.as_mut().unwrap().archiving = Some(Archiving {
+            failing: failing.map(ToOwned::to_owned),
+            last: Some("2026-01-01T00:00:00Z".into()),
+            waiting: 3,
+        });
+        condition(&view).unwrap()
+    };
+    assert_eq!(say(1, None).0, "True");
+    let (truth, reason, message) = say(2, Some("0000000100000000000000A3"));
+    assert_eq!((truth.as_str(), reason.as_str()), ("False", "ArchiveFails"));
+    for part in [
+        "db-2",
+        "0000000100000000000000A3",
+        "wal",
+        "3 files",
+        "2026-01-01",
+        "log of Pod db-2",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(say(2, None).0, "True");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::archive::Archiving;
 use crate::failover::{DirId, Lsn, MemberName, Position, Record, Term};
 use crate::instance::Role;
 
@@ -112,6 +113,8 @@ pub struct MemberSeen {
     pub rejected: Vec<String>,
     /// Engine version.
     pub version: Option<String>,
+    /// How its archiving goes; `None` where it archives nothing, or has not looked yet.
+    pub archiving: Option<Archiving>,
     /// Bytes free on its volume, and the volume's size.
     pub volume: Option<(u64, u64)>,
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the assertion")]
 
+mod archive;
 mod bulk;
 mod drain;
 #[path = "../promises/one_house.rs"]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::failover::{MemberName, Term};
 use holdfast_core::instance::{Durability, Engine, MemberSpec, SetSpec, StartAs, SyncNames, Upstream};
-use holdfast_postgres::{Binaries, Layout, Observer, Pg, Settings};
+use holdfast_postgres::{Archive, Binaries, Layout, Observer, Pg, Settings};
 use holdfast_wire::Bootstrap;
 
 /// Runs a test's body. PostgreSQL refuses root, so as root the test is run again as `nobody`.
@@ -36,7 +36,9 @@ pub fn unprivileged(name: &str, body: impl Future<Output = ()>) {
 
 /// A replica set's folder, CA and port.
 pub struct Set {
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
+    /// For members made from now on.
+    pub archive: Option<Archive>,
     ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     port: u16,
     members: Vec<String>,
@@ -61,6 +63,7 @@ impl Set {
             .port();
         Set {
             dir: tempfile::Builder::new().prefix("hf").tempdir_in("/tmp").unwrap(),
+            archive: None,
             ca,
             port,
             members: members.iter().map(|m| (*m).to_owned()).collect(),
@@ -124,6 +127,7 @@ impl Set {
                 data_checksums: true,
                 wal_segment_mib: 4,
             },
+            archive: self.archive.clone(),
         };
         let bin = Binaries::find(&std::env::var("PATH").unwrap())
             .await

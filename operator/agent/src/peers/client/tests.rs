@@ -138,6 +138,7 @@ impl Rig {
                 wal_segment_mib: 4,
             },
             layout: Layout::default(),
+            archive: None,
             listen: "127.0.0.1".into(),
             postgres_port: 0,
             peer_port: peer.at.port(),

@@ -83,7 +83,7 @@ pub fn pod(input: &PodInput<'_>, member: &str, image: &str, template: &str) -> P
             }),
             init_containers: Some(vec![setup(input)]),
             containers: vec![engine(input, member, image)],
-            volumes: Some(volumes(owner, member)),
+            volumes: Some(volumes(input, member)),
             node_selector: (!placement.node_selector.is_empty()).then(|| placement.node_selector.clone()),
             affinity: Some(affinity(owner, placement.affinity.clone())),
             tolerations: Some(placement.tolerations.clone()).filter(|t| !t.is_empty()),
@@ -169,6 +169,22 @@ fn engine(input: &PodInput<'_>, member: &str, image: &str) -> Container {
     passwd.sub_path = Some("passwd".into());
     let mut group = mount("etc", "/etc/group", true);
     group.sub_path = Some("group".into());
+    let mut mounts = vec![
+        mount("data", paths::VOLUME, false),
+        mount("bin", paths::BIN, true),
+        passwd,
+        group,
+        mount("run", paths::RUN, false),
+        mount("tmp", "/tmp", false),
+        mount("shm", "/dev/shm", false),
+        mount("tls", paths::TLS, true),
+        mount("spec", paths::SPEC, true),
+        mount("bootstrap", paths::BOOTSTRAP, true),
+        mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true),
+    ];
+    if input.spec.archive.is_some() {
+        mounts.push(mount("archive", paths::ARCHIVE, false));
+    }
     Container {
         name: "postgresql".into(),
         image: Some(image.into()),
@@ -188,19 +204,7 @@ fn engine(input: &PodInput<'_>, member: &str, image: &str) -> Container {
             initial_delay_seconds: Some(10),
             ..probe("/livez", 10, 6)
         }),
-        volume_mounts: Some(vec![
-            mount("data", paths::VOLUME, false),
-            mount("bin", paths::BIN, true),
-            passwd,
-            group,
-            mount("run", paths::RUN, false),
-            mount("tmp", "/tmp", false),
-            mount("shm", "/dev/shm", false),
-            mount("tls", paths::TLS, true),
-            mount("spec", paths::SPEC, true),
-            mount("bootstrap", paths::BOOTSTRAP, true),
-            mount("token", "/var/run/secrets/kubernetes.io/serviceaccount", true),
-        ]),
+        volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
@@ -222,7 +226,7 @@ fn environment(input: &PodInput<'_>, member: &str) -> Vec<EnvVar> {
         }),
         ..EnvVar::default()
     };
-    vec![
+    let mut all = vec![
         value(env::MEMBER, member.to_owned()),
         value(env::SET, input.owner.name.clone()),
         value(env::NAMESPACE, input.owner.namespace.clone()),
@@ -232,11 +236,15 @@ fn environment(input: &PodInput<'_>, member: &str) -> Vec<EnvVar> {
             env::BOOTSTRAP,
             serde_json::to_string(input.bootstrap).unwrap_or_default(),
         ),
-    ]
+    ];
+    if input.spec.archive.is_some() {
+        all.push(value(env::ARCHIVE, paths::ARCHIVE.to_owned()));
+    }
+    all
 }
 
-fn volumes(owner: &Owner, member: &str) -> Vec<Volume> {
-    let names = Names(&owner.name);
+fn volumes(input: &PodInput<'_>, member: &str) -> Vec<Volume> {
+    let names = Names(&input.owner.name);
     let empty = |name: &str, medium: Option<&str>, limit: &str| Volume {
         name: name.into(),
         empty_dir: Some(EmptyDirVolumeSource {
@@ -278,15 +286,16 @@ fn volumes(owner: &Owner, member: &str) -> Vec<Volume> {
         path: "app-password".into(),
         mode: None,
     }];
-    vec![
-        Volume {
-            name: "data".into(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: member.to_owned(),
-                read_only: None,
-            }),
-            ..Volume::default()
-        },
+    let claim = |name: &str, claim: &str| Volume {
+        name: name.into(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.to_owned(),
+            read_only: None,
+        }),
+        ..Volume::default()
+    };
+    let mut volumes = vec![
+        claim("data", member),
         empty("bin", None, "128Mi"),
         empty("etc", None, "1Mi"),
         empty("run", None, "64Mi"),
@@ -299,7 +308,12 @@ fn volumes(owner: &Owner, member: &str) -> Vec<Volume> {
             vec![secret(names.app(), Some(password)), config(names.spec(), SQL_KEY, true)],
         ),
         projected("token", token_sources()),
-    ]
+    ];
+    // Only where it is asked for: the Pods of all others stay as they are.
+    if let Some(archive) = &input.spec.archive {
+        volumes.push(claim("archive", &archive.volume_claim_name));
+    }
+    volumes
 }
 
 /// What an automounted token brings, bound to this Pod and short-lived.
@@ -378,5 +392,67 @@ fn spread(owner: &Owner, key: String) -> TopologySpreadConstraint {
         when_unsatisfiable: "ScheduleAnyway".into(),
         label_selector: Some(selector(owner)),
         ..TopologySpreadConstraint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The template's hash and the engine's container of a Pod with these fields beside the least that a spec needs.
+    fn made(archive: Option<&str>) -> (String, PodSpec) {
+        let archive = archive.map(|name| serde_json::json!({"volumeClaimName": name}));
+        let spec: HAReplicaSetSpec = serde_json::from_value(serde_json::json!({
+            "engine": {"postgresql": {"image": "postgres:17"}}, "storage": {"size": "1Gi"}, "archive": archive
+        }))
+        .unwrap();
+        let set = holdfast_api::HAReplicaSet::new("db", spec);
+        let (owner, spec) = (Owner::of(&set), &set.spec);
+        let bootstrap = Bootstrap {
+            database: "app".into(),
+            owner: "app".into(),
+            encoding: "UTF8".into(),
+            locale: "C.UTF-8".into(),
+            data_checksums: true,
+            wal_segment_mib: 4,
+        };
+        let input = PodInput {
+            owner: &owner,
+            engine: spec.engine.postgresql.as_ref().unwrap(),
+            spec,
+            bootstrap: &bootstrap,
+            agent_image: "holdfast",
+        };
+        (
+            template_hash(&input),
+            pod(&input, "db-1", "postgres:17", "").spec.unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_archive_is_mounted_where_it_is_asked_for_and_another_one_is_another_template() {
+        let (none, plain) = made(None);
+        let (wal, pod) = made(Some("wal"));
+        let (other, _) = made(Some("wal-2"));
+        assert!(none != wal && wal != other, "a rolling restart");
+        assert!(!serde_json::to_string(&plain).unwrap().contains("archive"));
+        let claim = |name: &str| {
+            let volume = pod.volumes.iter().flatten().find(|v| v.name == name);
+            volume.and_then(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone()))
+        };
+        assert_eq!(
+            (claim("archive").as_deref(), claim("data").as_deref()),
+            (Some("wal"), Some("db-1"))
+        );
+        let engine = pod.containers.first().unwrap();
+        let mounts = engine.volume_mounts.iter().flatten();
+        assert!(
+            mounts
+                .clone()
+                .any(|m| m.name == "archive" && m.mount_path == paths::ARCHIVE && m.read_only.is_none())
+        );
+        let told = engine.env.iter().flatten().find(|e| e.name == env::ARCHIVE);
+        assert_eq!(told.and_then(|e| e.value.as_deref()), Some(paths::ARCHIVE));
+        assert_eq!(engine.security_context, Some(restricted()));
     }
 }
