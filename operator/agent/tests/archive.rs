@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use holdfast_core::failover::Term;
 use holdfast_postgres::{control, history};
+use holdfast_wire::MemberState;
 use support::Set;
 
 const SEGMENT: u64 = 4 << 20;
@@ -87,7 +88,14 @@ fn leaders_come_and_go_and_the_archive_has_no_hole_and_refuses_nothing() {
         let term = set.record().term;
         match round % 3 {
             0 => set.kill_engine(leader),
-            1 => set.switch_over((leader + 1) % 3),
+            1 => {
+                let to = (leader + 1) % 3;
+                // The record may name a directory that is being replaced, and a switchover to that member is refused.
+                set.until("the target streams", FULL, |s| {
+                    s.status(to).is_some_and(|s| s.state == MemberState::Streaming)
+                });
+                set.switch_over(to);
+            }
             // Two at once: the next is killed as soon as it is about to lead.
             _ => {
                 set.kill_agent(leader);
