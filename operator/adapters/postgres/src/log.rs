@@ -1,7 +1,7 @@
 //! The engine's log: from its standard error to the agent's JSON.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::instance::Refusal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -52,6 +52,8 @@ pub struct Heard(Arc<Mutex<HeardInner>>);
 #[derive(Debug, Default)]
 struct HeardInner {
     diverged: Option<Refusal>,
+    /// When a file of the log was first missed, of those tries that follow one another.
+    missed: Option<Instant>,
     fatal: Option<String>,
 }
 
@@ -76,21 +78,40 @@ impl Heard {
     }
 
     fn hear(&self, e: &Entry) {
+        self.hear_at(e, Instant::now());
+    }
+
+    fn hear_at(&self, e: &Entry, now: Instant) {
+        let mut heard = self.lock();
         if matches!(e.severity.as_str(), "FATAL" | "PANIC") {
-            self.lock().fatal = Some(e.message.clone());
+            heard.fatal = Some(e.message.clone());
         }
-        if let Some(removed) = refuses(e) {
-            let why = e.message.clone();
-            self.lock().diverged = Some(Refusal { why, removed });
+        let Some(removed) = refuses(e) else { return };
+        if e.message.contains(MISSED) {
+            let missed = *heard.missed.filter(|at| now - *at < FORGOTTEN).get_or_insert(now);
+            heard.missed = Some(missed);
+            if now - missed < STAYS_MISSED {
+                return;
+            }
         }
+        let why = e.message.clone();
+        heard.diverged = Some(Refusal { why, removed });
     }
 }
+
+/// What a walsender says of a file of the log that is not there. With archiving it says so for a moment of one that is: a promotion renames
+/// the segment in which the old timeline ended to `.partial`, and a standby asks for that segment again.
+const MISSED: &str = "has already been removed";
+/// A receiver tries again every 200 ms (`wal_retrieve_retry_interval`). What is missed for so long is gone.
+const STAYS_MISSED: Duration = Duration::from_secs(1);
+/// What was missed longer ago has nothing to do with it.
+const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// Messages (with `lc_messages=C`) after which following the same upstream again cannot work; whether because the log is not
 /// there any more.
 fn refuses(e: &Entry) -> Option<bool> {
     const REMOVED: &[&str] = &[
-        "has already been removed",
+        MISSED,
         "can no longer get changes from replication slot",
         "cannot read from replication slot",
     ];
@@ -206,11 +227,26 @@ mod tests {
     #[tokio::test]
     async fn a_divergence_that_the_engine_tells_is_kept_until_forgotten() {
         let heard = Heard::default();
-        let text = "|7|walreceiver|||XX000|FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 000000010000000000000003 has already been removed\n\tmore\n";
+        let text = "|7|walreceiver|||XX000|FATAL:  could not start WAL streaming: ERROR:  can no longer get changes from replication slot b\n\tmore\n";
         forward(text.as_bytes(), heard.clone()).await;
         let refusal = heard.diverged().unwrap();
-        assert!(refusal.removed && refusal.why.ends_with("removed\nmore"));
+        assert!(refusal.removed && refusal.why.ends_with("slot b\nmore"));
         heard.forget();
         assert_eq!(heard.diverged(), None);
+    }
+
+    #[test]
+    fn a_file_of_the_log_is_gone_once_it_is_missed_for_a_second() {
+        let missed = "|7|walreceiver|||XX000|FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment \
+                      000000010000000000000003 has already been removed";
+        let missed = parse(missed).unwrap();
+        let (heard, begun) = (Heard::default(), Instant::now());
+        let says = |ms: u64| {
+            heard.hear_at(&missed, begun + Duration::from_millis(ms));
+            heard.diverged().is_some_and(|refusal| refusal.removed)
+        };
+        assert!(!says(0) && !says(200), "while it was renamed");
+        assert!(!says(60_000) && !says(60_900), "another time");
+        assert!(says(61_100));
     }
 }

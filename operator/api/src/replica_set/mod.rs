@@ -34,8 +34,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.message", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name must be at most 40 characters: names of members and Services are made from it"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must start with a letter and use only a-z, 0-9 and '-': Services are named after it"),
-    validation = Rule::new("!has(self.spec.archive) || ![1, 2, 3, 4, 5, 6, 7].exists(n, self.spec.archive.volumeClaimName == self.metadata.name + '-' + string(n))").message("spec.archive.volumeClaimName must not be the volume of a member: log that is lost with its database restores nothing")
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must start with a letter and use only a-z, 0-9 and '-': Services are named after it")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
