@@ -4,7 +4,7 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
+.PHONY: help demo demo-down test test-fast test-engine test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -21,10 +21,14 @@ image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
-test: lint check-generated test-fast test-engine-17 mutants sim-fresh test-e2e ## Everything; the same that CI runs
+test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-e2e ## Everything; the same that CI runs
 
-test-fast: ## Without a cluster; under a minute warm
-	cargo test --workspace
+test-fast: ## Without a cluster and without engines; under a minute warm
+	cargo test --workspace --exclude holdfast-postgres --exclude holdfast-agent
+	cargo test -p holdfast-postgres -p holdfast-agent --lib --bins
+
+test-engine: ## What talks to an engine, with the PostgreSQL that is installed
+	cargo test -p holdfast-postgres -p holdfast-agent --tests
 
 test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root); 15, 16, 18: test-engine-15 and so on
 test-engine-15 test-engine-16 test-engine-17 test-engine-18: test-engine-%:

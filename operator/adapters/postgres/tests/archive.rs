@@ -447,8 +447,10 @@ fn a_standby_archives_what_a_primary_could_not() {
         until("the primary has not", async || !told(&a).await[1].is_empty()).await;
         assert_eq!(told(&a).await[0], "");
         // So has the log that came with the copy.
-        let all = files(&set);
-        assert!(all.len() > 1, "{:?}", all.keys());
+        until("all is archived", async || {
+            files(&set).len() > 1 && told(&b).await[2] == "0"
+        })
+        .await;
         a.pg.stop(FENCE).await.unwrap();
         b.pg.stop(FENCE).await.unwrap();
     });
