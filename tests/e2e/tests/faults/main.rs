@@ -12,3 +12,4 @@ mod drain;
 mod one_house;
 mod rotation;
 mod single;
+mod subscription;
