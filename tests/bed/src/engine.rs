@@ -2,7 +2,7 @@
 
 use crate::download::{self, Pinned};
 use crate::image::{ImageSpec, cached};
-use crate::run::{command, output, run};
+use crate::run::{command, output, progress, run};
 use crate::{packages, paths};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -99,6 +99,7 @@ impl<'a> Root<'a> {
         let include = format!("--include={},ca-certificates,procps", self.packages);
         let mut bootstrap = command(&["mmdebstrap", "--quiet", "--variant=minbase", &include]);
         bootstrap.arg("--aptopt=Acquire::Languages \"none\"");
+        bootstrap.arg("--aptopt=Acquire::Retries \"5\"");
         // A mirror may be weeks old, and sid's lists say that they are good for one. They are still signed, and nothing but a
         // test runs what is in them.
         bootstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
@@ -124,9 +125,17 @@ impl<'a> Root<'a> {
                  install -d -o postgres -g postgres /var/lib/postgresql'",
             );
         }
-        output(bootstrap.args([*suite, paths::text(&root)?])).with_context(|| NoPackages {
-            whose: format!("Debian's {suite}"),
-        })?;
+        bootstrap.args([*suite, paths::text(&root)?]);
+        // A mirror that is being changed may be whole a moment later.
+        output(&mut bootstrap)
+            .or_else(|error| {
+                progress(&format!("trying the image once more: {error:#}"));
+                let _ = fs::remove_file(&root);
+                output(&mut bootstrap)
+            })
+            .with_context(|| NoPackages {
+                whose: format!("Debian's {suite}"),
+            })?;
         let spec = ImageSpec {
             layers: vec![root.clone()],
             env: vec![format!("PATH=/usr/lib/postgresql/{major}/bin:/usr/bin:/bin")],

@@ -6,7 +6,7 @@ mod support;
 
 use holdfast_bed::{Bed, Host, ImageSpec, Options, Owner, engine};
 use std::time::{Duration, Instant};
-use support::{NS, Probe, attempt, bed, inside, kubectl, out};
+use support::{NS, Probe, attempt, bed, inside, kubectl, out, until};
 
 #[test]
 #[ignore = "needs root and a bed"]
@@ -116,8 +116,11 @@ fn git_is_served_over_ssh_and_https_and_can_be_cut_off() {
         let mut list = bed.command_on(Host::Client, &["git", "ls-remote", url]).unwrap();
         attempt(list.env("GIT_SSH_COMMAND", &ssh))
     };
-    let (listed, refs) = list(&git.ssh_url(&name));
-    assert!(listed && refs.contains("refs/heads/main"), "{refs}");
+    until("the repository to be listed over ssh", || {
+        let (listed, refs) = list(&git.ssh_url(&name));
+        println!("{refs}");
+        listed && refs.contains("refs/heads/main")
+    });
     bed.cut(Host::Client, Host::GitSsh).unwrap();
     assert!(!list(&git.ssh_url(&name)).0);
     bed.heal().unwrap();
@@ -190,12 +193,4 @@ fn may_resize() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 24) != 0
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < limit, "gave up waiting for {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }

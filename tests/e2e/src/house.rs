@@ -14,6 +14,9 @@ pub const SYSTEM: &str = "holdfast-system";
 /// The engine's image in every bed's registry.
 pub const POSTGRES: &str = "registry.bed:5000/bed/postgres:17";
 
+/// Patience for what takes a moment, unless a test beside kills the operator's Pods just then: none leads for up to 30 s.
+pub const SOON: Duration = Duration::from_secs(120);
+
 /// A bed with Holdfast installed on it.
 #[derive(Clone, Debug)]
 pub struct House {

@@ -4,9 +4,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use holdfast_core::failover::Record;
+use holdfast_wire::{Names, RECORD_ANNOTATION};
 use serde_json::Value;
 
-use crate::house::{House, POSTGRES, binary, run, wait_for};
+use crate::house::{House, POSTGRES, SOON, binary, run, wait_for};
 use crate::sql::Access;
 use crate::system::System;
 
@@ -119,6 +121,53 @@ impl<'a> Set<'a> {
         self.status("/primary")
     }
 
+    /// The term, as status says.
+    pub fn term(&self) -> Result<u64> {
+        let term = self.status("/term")?;
+        term.parse().with_context(|| format!("term {term:?}"))
+    }
+
+    /// Waits until status names a primary of a later term than this one. It may be the one of before: a member that is back
+    /// soon enough may be elected again.
+    pub fn wait_term_after(&self, before: u64) -> Result<()> {
+        wait_for(&format!("a primary of a later term than {before}"), SOON, || {
+            let (primary, now) = (self.primary()?, self.term()?);
+            Ok(if now > before && !primary.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("primary {primary:?}, term {now}"))
+            })
+        })
+    }
+
+    /// The authority record, which the members keep.
+    pub fn record(&self) -> Result<Record> {
+        let lease = Names(&self.name).lease();
+        let lease = self.house.get(&self.namespace, &format!("lease/{lease}"))?;
+        let text = lease
+            .as_ref()
+            .and_then(|l| l.pointer("/metadata/annotations")?.get(RECORD_ANNOTATION)?.as_str());
+        Ok(serde_json::from_str(text.context("no authority record")?)?)
+    }
+
+    /// How often its members have told, by an Event, that they opened an election because the leader was lost.
+    pub fn elections_told(&self) -> Result<u64> {
+        let args = ["get", "events", "--field-selector=reason=ElectionOpened", "-o", "json"];
+        let text = self
+            .house
+            .kubectl(&[["-n", &self.namespace].as_slice(), &args].concat())?;
+        let list: Value = serde_json::from_str(&text)?;
+        let pods = format!("{}-", self.name);
+        let ours = |event: &&Value| {
+            let pod = event.pointer("/involvedObject/name").and_then(Value::as_str);
+            pod.is_some_and(|pod| pod.starts_with(&pods))
+        };
+        // One that is told again within minutes is the same Event, counted up.
+        let times = |event: &Value| event.pointer("/series/count").and_then(Value::as_u64).unwrap_or(1);
+        let events = list.pointer("/items").and_then(Value::as_array);
+        Ok(events.into_iter().flatten().filter(ours).map(times).sum())
+    }
+
     /// A key of the application's Secret.
     pub fn secret(&self, key: &str) -> Result<String> {
         self.house.kubectl(&[
@@ -181,6 +230,14 @@ impl<'a> Set<'a> {
             .collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Waits until the Pods behind a Service are as they should be: members write there, each in its own time.
+    pub fn wait_behind(&self, which: &str, right: impl Fn(&[String]) -> bool) -> Result<()> {
+        wait_for(&format!("the right Pods are behind -{which}"), SOON, || {
+            let pods = self.behind(which)?;
+            Ok(if right(&pods) { Ok(()) } else { Err(format!("{pods:?}")) })
+        })
     }
 }
 

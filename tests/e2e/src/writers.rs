@@ -98,8 +98,20 @@ impl Writers {
             let _ = thread.join();
         }
         let history = self.history.lock().map(|h| h.clone()).unwrap_or_default();
+        let rows = wait_for("the rows are read back", PROXIES, || Ok(Ok(self.rows()?)))?;
+        let count = |wanted: fn(&Outcome) -> bool| history.iter().filter(|a| wanted(&a.outcome)).count();
+        Ok(Verdict {
+            violations: judge(&history, &rows),
+            acknowledged: count(|o| matches!(o, Outcome::Acknowledged { .. })),
+            unknown: count(|o| matches!(o, Outcome::Unknown)),
+            outages: outages(&history, 200_000),
+        })
+    }
+
+    /// The rows that whoever leads has.
+    fn rows(&self) -> Result<Vec<Row>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let rows: Vec<Row> = runtime.block_on(async {
+        runtime.block_on(async {
             let client = self.access.connect().await?;
             let rows = client
                 .query("select client, number from ledger order by id", &[])
@@ -113,13 +125,6 @@ impl Writers {
                     })
                 })
                 .collect::<Result<_>>()
-        })?;
-        let count = |wanted: fn(&Outcome) -> bool| history.iter().filter(|a| wanted(&a.outcome)).count();
-        Ok(Verdict {
-            violations: judge(&history, &rows),
-            acknowledged: count(|o| matches!(o, Outcome::Acknowledged { .. })),
-            unknown: count(|o| matches!(o, Outcome::Unknown)),
-            outages: outages(&history, 200_000),
         })
     }
 }

@@ -15,6 +15,20 @@ use std::time::{Duration, Instant};
 /// The namespace of the tests' pods. It admits only what the restricted Pod Security standard does.
 pub const NS: &str = "probe";
 
+/// Waits for what comes by itself, such as a first packet after a fault was taken back.
+pub fn until(what: &str, done: impl FnMut() -> bool) {
+    within(Duration::from_secs(30), what, done);
+}
+
+/// The same, with another patience.
+pub fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < limit, "gave up waiting for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// The bed of this test run, to ourselves, with nothing broken in it.
 pub fn bed() -> (Bed, Lock) {
     let bed = Bed::up(Options {
@@ -110,7 +124,8 @@ impl Probe {
         Probe::wait(bed, node)
     }
 
-    /// The probe of a node, once it is Ready again.
+    /// The probe of a node, once it is Ready again, and does what a probe does: it is Ready when its shell has started, and
+    /// still so for a while after its node has lost power.
     pub fn wait(bed: &Bed, node: u8) -> Probe {
         let name = format!("probe{node}");
         kubectl(
@@ -120,6 +135,11 @@ impl Probe {
         let uid = kubectl(bed, &format!("get pod -n {NS} {name} -o jsonpath={{.metadata.uid}}"));
         let kubelet = bed.state().unwrap().node_dir(node).unwrap().join("kubelet");
         let count = kubelet.join(format!("pods/{uid}/volumes/kubernetes.io~empty-dir/count/n"));
+        within(Duration::from_secs(90), &format!("{name} to count"), || count.exists());
+        within(Duration::from_secs(90), &format!("{name} to answer"), || {
+            let address = kubectl(bed, &format!("get pod -n {NS} {name} -o jsonpath={{.status.podIP}}"));
+            !address.is_empty() && reaches_address(bed, Host::Client, &address, 7000)
+        });
         Probe {
             volume: bed.volume(NS, &name).unwrap(),
             name,

@@ -152,7 +152,7 @@ fn run(house: &'static House) {
     wait_said(&set, "False", &name);
     assert_eq!(std::fs::read(&planted).unwrap(), b"planted");
     assert!(writers.acknowledged() > acknowledged, "the database goes on");
-    assert_eq!(set.status("/phase").unwrap(), "Ready");
+    set.wait_ready(START).unwrap();
 
     std::fs::rename(&planted, folder.join("planted")).unwrap();
     // The archiver is woken by the next segment.

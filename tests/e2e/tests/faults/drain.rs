@@ -3,6 +3,7 @@
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use anyhow::Result;
 use holdfast_e2e::fault::drain;
 use holdfast_e2e::house::wait_for;
 use holdfast_e2e::{Set, System, Writers, trial};
@@ -57,10 +58,11 @@ fn hands_all_over(sets: &[Set<'_>]) {
     }
 }
 
-/// Drains the node: each set leads and writes elsewhere, one term later. Gives the writers, who are still at work.
+/// Drains the node: each set leads and writes elsewhere, one term later, or one more for each time that a leader was lost, as
+/// one is that gets no processor for two seconds. Gives the writers, who are still at work.
 fn leaves(sets: &[Set<'_>], node: u8) -> Vec<Writers> {
-    let term = |set: &Set<'_>| set.status("/term").unwrap().parse::<u64>().unwrap();
-    let before: Vec<u64> = sets.iter().map(term).collect();
+    let now = |set: &Set<'_>| -> Result<(u64, u64)> { Ok((set.term()?, set.elections_told()?)) };
+    let before: Vec<(u64, u64)> = sets.iter().map(|set| now(set).unwrap()).collect();
     let writers: Vec<Writers> = sets
         .iter()
         .map(|set| Writers::start(set.access().unwrap(), CLIENTS).unwrap())
@@ -69,12 +71,12 @@ fn leaves(sets: &[Set<'_>], node: u8) -> Vec<Writers> {
         trial::more_rows(writers, 50).unwrap();
     }
     let drained = drain(house(), node);
-    for (set, before) in sets.iter().zip(&before) {
+    for (set, (before, _)) in sets.iter().zip(&before) {
         // Status is told a moment after the fact.
         wait_for(&format!("{} has another primary", set.name), READY, || {
-            let (primary, now) = (set.primary()?, term(set));
+            let (primary, now) = (set.primary()?, set.term()?);
             let elsewhere = !primary.is_empty() && set.node(&primary).is_ok_and(|at| at != node);
-            Ok(if elsewhere && now == before + 1 {
+            Ok(if elsewhere && now > *before {
                 Ok(())
             } else {
                 Err(format!("primary {primary:?}, term {now} after {before}"))
@@ -86,6 +88,20 @@ fn leaves(sets: &[Set<'_>], node: u8) -> Vec<Writers> {
         trial::more_rows(writers, 50).unwrap();
     }
     drained.unwrap();
+    for (set, (term, told)) in sets.iter().zip(&before) {
+        // An Event arrives in its own time.
+        let what = format!("{} hands over once, but for lost leaders", set.name);
+        wait_for(&what, Duration::from_secs(20), || {
+            let now = now(set)?;
+            let (terms, elections) = (now.0 - term, now.1.saturating_sub(*told));
+            Ok(if terms <= 1 + elections {
+                Ok(())
+            } else {
+                Err(format!("{terms} terms, {elections} elections for a lost leader"))
+            })
+        })
+        .unwrap();
+    }
     writers
 }
 

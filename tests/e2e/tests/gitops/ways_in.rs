@@ -87,6 +87,6 @@ fn a_signed_webhook_is_a_poll_at_once_and_an_unsigned_one_is_nothing() {
         source.wait_value("a", "two").unwrap();
         let took = start.elapsed();
         eprintln!("  applied {:.2} s after the delivery", took.as_secs_f32());
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
     });
 }

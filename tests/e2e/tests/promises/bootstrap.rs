@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_e2e::Set;
-use holdfast_e2e::house::wait_for;
+use holdfast_e2e::house::{SOON, wait_for};
 use holdfast_e2e::sql::Access;
 
 use crate::support::in_namespace;
@@ -19,22 +19,32 @@ fn three_members_come_up_and_a_commit_is_on_two_of_them() {
         let rw = Access::to(&set, "rw").unwrap();
         rw.query("create table t(x int); insert into t values (42)").unwrap();
         assert_eq!(rw.query("select x from t").unwrap(), "42");
-        assert!(
-            rw.query("show synchronous_standby_names")
-                .unwrap()
-                .starts_with("ANY 1 (")
-        );
+        // Ready is what members have told; what they write elsewhere takes each its own time.
+        wait_for("commits wait for one of the others", SOON, || {
+            let names = rw.query("show synchronous_standby_names")?;
+            Ok(if names.starts_with("ANY 1 (") {
+                Ok(())
+            } else {
+                Err(names)
+            })
+        })
+        .unwrap();
         assert_eq!(rw.query("select pg_is_in_recovery()").unwrap(), "f");
 
         // The primary alone is behind -rw, its replicas alone behind -ro, all behind -r.
-        let primary = set.primary().unwrap();
-        assert_eq!(set.behind("rw").unwrap(), [primary.as_str()]);
-        let replicas = set.behind("ro").unwrap();
-        assert_eq!(replicas.len(), 2);
-        assert!(!replicas.contains(&primary), "{replicas:?}");
-        assert_eq!(set.behind("r").unwrap().len(), 3);
+        wait_for("Services lead to their members", SOON, || {
+            let primary = set.primary()?;
+            let (rw, ro, r) = (set.behind("rw")?, set.behind("ro")?, set.behind("r")?);
+            let right = rw == [primary.as_str()] && ro.len() == 2 && !ro.contains(&primary) && r.len() == 3;
+            Ok(if right {
+                Ok(())
+            } else {
+                Err(format!("{primary:?} leads; -rw {rw:?}, -ro {ro:?}, -r {r:?}"))
+            })
+        })
+        .unwrap();
         let ro = Access::to(&set, "ro").unwrap();
-        wait_for("the row is on a replica", Duration::from_secs(5), || {
+        wait_for("the row is on a replica", SOON, || {
             Ok(if ro.query("select x from t")? == "42" {
                 Ok(())
             } else {
@@ -63,16 +73,16 @@ fn one_member_serves_alone_and_grows_to_three() {
         rw.query("create table t(x int); insert into t values (1)").unwrap();
         set.change(3, "").unwrap();
         set.wait_ready(START).unwrap();
-        assert_eq!(set.behind("ro").unwrap().len(), 2);
+        set.wait_behind("ro", |pods| pods.len() == 2).unwrap();
         assert_eq!(rw.query("select count(*) from t").unwrap(), "1");
         set.change(2, "").unwrap();
         set.wait_ready(START).unwrap();
-        assert_eq!(set.behind("r").unwrap().len(), 2);
-        assert_eq!(
-            rw.query("select count(*) from pg_replication_slots").unwrap(),
-            "1",
-            "the slot of a gone member is dropped"
-        );
+        set.wait_behind("r", |pods| pods.len() == 2).unwrap();
+        wait_for("the slot of a gone member is dropped", SOON, || {
+            let slots = rw.query("select count(*) from pg_replication_slots")?;
+            Ok(if slots == "1" { Ok(()) } else { Err(slots) })
+        })
+        .unwrap();
     });
 }
 

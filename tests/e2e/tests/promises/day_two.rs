@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_e2e::Set;
-use holdfast_e2e::house::wait_for;
+use holdfast_e2e::house::{SOON, wait_for};
 use holdfast_e2e::sql::Access;
 
 use crate::support::in_namespace;
@@ -24,12 +24,12 @@ fn a_deleted_primary_loses_nothing_and_comes_back_as_a_member() {
             .kubectl(&["-n", ns, "delete", "pod", &old, "--wait=false"])
             .unwrap();
         // It goes on serving until it hands over.
-        wait_for("another member leads", Duration::from_secs(60), || {
+        wait_for("another member leads", SOON, || {
             let now = set.primary()?;
             Ok(if now.is_empty() || now == old { Err(now) } else { Ok(()) })
         })
         .unwrap();
-        wait_for("writes go on", Duration::from_secs(60), || {
+        wait_for("writes go on", SOON, || {
             Ok(rw
                 .query("insert into t values (0)")
                 .map(drop)
@@ -38,7 +38,8 @@ fn a_deleted_primary_loses_nothing_and_comes_back_as_a_member() {
         .unwrap();
         set.wait_ready(START).unwrap();
         assert_eq!(rw.query("select count(*) >= 1001 from t").unwrap(), "t");
-        assert_eq!(set.behind("r").unwrap().len(), 3, "the deleted member is back");
+        // The deleted member is back.
+        set.wait_behind("r", |pods| pods.len() == 3).unwrap();
     });
 }
 
@@ -50,14 +51,14 @@ fn a_reload_takes_effect_at_once_and_a_bad_value_is_refused_with_what_would_be_r
         set.wait_ready(START).unwrap();
         let rw = Access::to(&set, "rw").unwrap();
         set.set_parameters(r#"{"work_mem": "16MB"}"#).unwrap();
-        wait_for("work_mem is in force", Duration::from_secs(30), || {
+        wait_for("work_mem is in force", SOON, || {
             let now = rw.query("show work_mem")?;
             Ok(if now == "16MB" { Ok(()) } else { Err(now) })
         })
         .unwrap();
         set.set_parameters(r#"{"work_mem": "a lot", "listen_addresses": "*"}"#)
             .unwrap();
-        wait_for("both are refused", Duration::from_secs(30), || {
+        wait_for("both are refused", SOON, || {
             let refused = set.status("/rejectedParameters")?;
             Ok(
                 if refused.contains("work_mem") && refused.contains("listen_addresses") {

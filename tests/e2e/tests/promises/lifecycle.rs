@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_e2e::house::{SYSTEM, wait_for};
+use holdfast_e2e::house::{SOON, SYSTEM, wait_for};
 use holdfast_e2e::sql::Access;
 use holdfast_e2e::{House, Set};
 
@@ -40,7 +40,7 @@ fn data_of_a_deleted_set_is_kept_and_taken_over_only_when_asked() {
         );
 
         let set = Set::apply(house, ns, "db", 3, "").unwrap();
-        wait_for("it says what is there and what to do", Duration::from_secs(30), || {
+        wait_for("it says what is there and what to do", SOON, || {
             let message = set.status("/message")?;
             Ok(if message.contains("adopt: true") {
                 Ok(())
@@ -79,11 +79,11 @@ fn a_leader_that_is_to_go_hands_over_first_and_takes_its_slot_with_it() {
         set.change(2, "durability: {mode: Quorum}").unwrap();
         set.wait_ready(START).unwrap();
         assert_ne!(set.primary().unwrap(), "db-3");
-        assert_eq!(set.behind("r").unwrap(), ["db-1", "db-2"]);
+        set.wait_behind("r", |pods| *pods == ["db-1", "db-2"]).unwrap();
         assert_eq!(rw.query("select x from t").unwrap(), "42");
         let slots =
             "select coalesce(string_agg(slot_name, ' '), '') from pg_replication_slots where slot_name = 'db_3'";
-        wait_for("its slot is gone", Duration::from_secs(30), || {
+        wait_for("its slot is gone", SOON, || {
             let left = rw.query(slots)?;
             Ok(if left.is_empty() { Ok(()) } else { Err(left) })
         })
@@ -124,7 +124,7 @@ fn an_operator_killed_again_and_again_wedges_nothing() {
         set.wait_ready(START).unwrap();
         assert_eq!(rw.query(identifier).unwrap(), first, "there was no second initdb");
         assert_eq!(rw.query("select x from t").unwrap(), "42");
-        assert_eq!(set.behind("r").unwrap().len(), 3);
+        set.wait_behind("r", |pods| pods.len() == 3).unwrap();
     });
 }
 
@@ -141,21 +141,21 @@ fn a_full_volume_is_told_and_service_goes_on_when_there_is_room_again() {
         house.bed.fill(&volume, 0).unwrap();
         // Enough to need new files.
         let more = "insert into t select repeat('x', 1000) from generate_series(1, 40000)";
-        wait_for("writes are refused", Duration::from_secs(60), || {
+        wait_for("writes are refused", SOON, || {
             Ok(match rw.query(more) {
                 Ok(_) => Err("still room".into()),
                 Err(_) => Ok(()),
             })
         })
         .unwrap();
-        wait_for("status says that the volume is full", Duration::from_secs(60), || {
+        wait_for("status says that the volume is full", SOON, || {
             let message = set.status("/message")?;
             let full = message.contains("full") || message.contains("No space left");
             Ok(if full { Ok(()) } else { Err(message) })
         })
         .unwrap();
         house.bed.unfill(&volume).unwrap();
-        wait_for("writes go on", Duration::from_secs(120), || {
+        wait_for("writes go on", SOON, || {
             Ok(rw
                 .query("insert into t values ('after')")
                 .map(drop)
@@ -185,7 +185,7 @@ fn a_certificate_is_replaced_without_a_restart() {
                 .kubectl(&["-n", ns, "delete", "secret", &format!("{member}-tls")])
                 .unwrap();
         }
-        wait_for("there is a new certificate", Duration::from_secs(60), || {
+        wait_for("there is a new certificate", SOON, || {
             let new = serial(&primary);
             Ok(if new.is_empty() || new == old {
                 Err("the old one".into())
