@@ -21,7 +21,7 @@ image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
-test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-e2e ## Everything; the same that CI runs
+test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-bed test-e2e ## Everything; the same that CI runs
 
 test-fast: ## Without a cluster and without engines; under a minute warm
 	cargo test --workspace --exclude holdfast-postgres --exclude holdfast-agent
@@ -72,7 +72,7 @@ bench-pgbench: image ## Transactions per second and latency under Holdfast, besi
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
 	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-pgbench
 
-test-bed: ## The bed's own tests: each fault is real
+test-bed: ## The bed's own tests, which show that each fault is real
 	cargo test -p holdfast-bed -- --ignored --test-threads=1
 
 # Built as part of the program, so that it shares the program's dependencies: seconds after `make image`.

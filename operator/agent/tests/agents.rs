@@ -51,13 +51,13 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
         Set::led_by_all,
     );
     eprintln!("bootstrap to a full rule: {took:?}");
-    set.until("writes", Duration::from_secs(10), |s| {
+    set.until("writes", Duration::from_secs(60), |s| {
         s.sql("CREATE TABLE IF NOT EXISTS t (v int)").is_ok()
     });
     set.sql("INSERT INTO t VALUES (1)").unwrap();
     assert_eq!(set.sql("SHOW work_mem").unwrap(), "8MB");
     for n in 0..3 {
-        set.until("ready", Duration::from_secs(10), |s| {
+        set.until("ready", Duration::from_secs(60), |s| {
             s.get(n, "/readyz").starts_with("HTTP/1.1 200")
         });
         eprintln!("resident {} kB", set.resident(n));
@@ -66,11 +66,11 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
         set.get(0, "/metrics")
             .contains("holdfast_member_role{kind=\"leader\"} 1")
     );
-    set.until("a refused parameter in the status", Duration::from_secs(15), |s| {
+    set.until("a refused parameter in the status", Duration::from_secs(60), |s| {
         s.status(0)
             .is_some_and(|s| s.rejected.iter().any(|r| r.why.contains("did you mean work_mem")))
     });
-    set.until("replicas serve reads", Duration::from_secs(10), |s| {
+    set.until("replicas serve reads", Duration::from_secs(60), |s| {
         s.endpoints()["ro"].as_array().is_some_and(|a| a.len() == 2)
     });
     assert_eq!(set.sql_on(&address(1), "SELECT v FROM t").unwrap(), "1");
@@ -79,7 +79,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
     // The engine of the leader is killed.
     let before = set.record();
     set.kill_engine(set.number(&before.leader));
-    let took = set.until("writes again", Duration::from_secs(30), |s| {
+    let took = set.until("writes again", Duration::from_secs(60), |s| {
         s.sql("INSERT INTO t VALUES (2)").is_ok()
     });
     eprintln!(
@@ -94,7 +94,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
     let gone = set.number(&set.record().leader);
     set.kill_agent(gone);
     set.kill_engine(gone);
-    let took = set.until("writes again", Duration::from_secs(30), |s| {
+    let took = set.until("writes again", Duration::from_secs(60), |s| {
         s.sql("INSERT INTO t VALUES (3)").is_ok()
     });
     eprintln!(
@@ -108,7 +108,7 @@ fn three_members_make_a_set_that_keeps_every_acknowledged_row() {
     // A drain of the leader.
     let drained = set.number(&set.record().leader);
     let took = set.stop_agent(drained);
-    let more = set.until("writes again", Duration::from_secs(30), |s| {
+    let more = set.until("writes again", Duration::from_secs(60), |s| {
         s.sql("INSERT INTO t VALUES (4)").is_ok()
     });
     eprintln!("drained in {took:?}, writes {more:?} later; term {}", set.record().term);

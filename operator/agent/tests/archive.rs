@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::failover::Term;
 use holdfast_postgres::{control, history};
@@ -41,7 +41,7 @@ fn archived(set: &Set) -> BTreeMap<String, Vec<u8>> {
 /// Fills some segments.
 fn fill(set: &Set, round: usize) {
     let sql = format!("INSERT INTO t SELECT {round}, repeat(md5(n::text), 10) FROM generate_series(1, 30000) n");
-    set.until("writes", Duration::from_secs(30), |s| s.sql(&sql).is_ok());
+    set.until("writes", Duration::from_secs(60), |s| s.sql(&sql).is_ok());
 }
 
 /// The names of the segments that a restore to the newest timeline reads, from the first that is there to the last: none may be missing.
@@ -78,7 +78,7 @@ fn leaders_come_and_go_and_the_archive_has_no_hole_and_refuses_nothing() {
     let program = Path::new(env!("CARGO_BIN_EXE_holdfast-agent"));
     let mut set = Set::begin_archiving(3, 2, program);
     set.until("full", FULL, Set::led_by_all);
-    set.until("a table", Duration::from_secs(10), |s| {
+    set.until("a table", Duration::from_secs(60), |s| {
         s.sql("CREATE TABLE IF NOT EXISTS t (n int, v text)").is_ok()
     });
     let mut before = BTreeMap::new();
@@ -94,7 +94,15 @@ fn leaders_come_and_go_and_the_archive_has_no_hole_and_refuses_nothing() {
                 set.until("the target streams", FULL, |s| {
                     s.status(to).is_some_and(|s| s.state == MemberState::Streaming)
                 });
-                set.switch_over(to);
+                // One that finds the leader busy is refused for good.
+                set.until("switched over", FULL, |s| {
+                    s.switch_over(to);
+                    let begun = Instant::now();
+                    while s.record().term == term && begun.elapsed() < Duration::from_secs(20) {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    s.record().term > term
+                });
             }
             // Two at once: the next is killed as soon as it is about to lead.
             _ => {

@@ -10,6 +10,7 @@ use holdfast_core::failover::DirId;
 use holdfast_core::instance::{Aside, DiskState};
 use serde::{Deserialize, Serialize};
 
+use crate::archive::waiting;
 use crate::error::{Error, Result, file};
 use crate::files::{make_private_dir, read_optional, remove_all, rename_durable, sync_dir, write_durable};
 use crate::layout::Layout;
@@ -100,6 +101,7 @@ pub fn set_aside(layout: &Layout, why: &str, aside: Option<Aside>) -> Result<()>
     }
     make_private_dir(&layout.aside())?;
     let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
+    waiting::keep(&pgdata, &layout.waiting());
     let id = disk.dir.as_ref().map_or("unnamed", |d| d.0.as_str());
     let to = layout.aside().join(format!("{stamp}-{id}"));
     move_directory(layout, &pgdata, &to, disk.set_aside(aside))?;
@@ -129,6 +131,7 @@ pub fn put_back(layout: &Layout, dir: &DirId) -> Result<()> {
         )));
     };
     remove_all(&layout.making())?;
+    waiting::keep(&layout.pgdata(), &layout.waiting());
     remove_all(&layout.pgdata())?;
     move_directory(layout, &from, &layout.pgdata(), then)
 }

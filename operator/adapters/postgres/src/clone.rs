@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use holdfast_core::instance::Upstream;
 use tokio::io::AsyncReadExt;
 
+use crate::archive::waiting;
 use crate::binaries::last_lines;
 use crate::conf::conninfo;
 use crate::error::{Error, Result};
 use crate::files::remove_all;
 use crate::observe::CLONING;
 use crate::pg::Pg;
-use crate::{archive, process, volume};
+use crate::{process, volume};
 
 /// Between log lines of progress.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -27,14 +28,19 @@ impl Pg {
         self.write_files()?;
         self.name_directory(None).await?;
         process::kill_all(layout.making()).await;
+        waiting::keep(&layout.pgdata(), &layout.waiting());
         for dir in [layout.pgdata(), layout.making()] {
             tokio::task::spawn_blocking(move || remove_all(&dir))
                 .await
                 .map_err(|e| Error::State(e.to_string()))??;
         }
-        self.base_backup(from).await?;
+        let copied = self.base_backup(from).await;
+        if copied.as_ref().is_err_and(Error::is_no_room) {
+            waiting::give_up(&layout.waiting());
+        }
+        copied?;
         if self.settings.archive.is_some() {
-            archive::push_again(&layout.making())?;
+            waiting::push_again(&layout.making())?;
         }
         self.name_directory(Some(volume::new_dir_id(&self.settings.member)))
             .await?;

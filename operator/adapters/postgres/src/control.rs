@@ -20,6 +20,8 @@ pub struct Control {
     pub primary: bool,
     /// The start of the latest checkpoint's record, with its timeline.
     pub checkpoint: Position,
+    /// The file of the log with which recovery begins.
+    pub redo: Option<String>,
     /// A standby's minimum recovery end; zero for a primary.
     pub minimum: Position,
     /// Bytes in a log segment.
@@ -108,6 +110,9 @@ pub fn parse(text: &str) -> Result<Control> {
             term: term("Latest checkpoint's TimeLineID")?,
             lsn: lsn("Latest checkpoint location")?,
         },
+        redo: fields
+            .get("Latest checkpoint's REDO WAL file")
+            .map(|name| (*name).to_owned()),
         minimum,
         segment: number("Bytes per WAL segment")?,
         page: number("WAL block size")?,
@@ -180,6 +185,7 @@ Database system identifier:           7575757575757575757
 Database cluster state:               shut down in recovery
 Latest checkpoint location:           0/3000060
 Latest checkpoint's REDO location:    0/3000028
+Latest checkpoint's REDO WAL file:    000000020000000000000003
 Latest checkpoint's TimeLineID:       2
 Time of latest checkpoint:            Mon 01 Jan 2026 10:11:12 AM UTC
 Minimum recovery ending location:     0/30000D8
@@ -194,6 +200,7 @@ Bytes per WAL segment:                16777216
         let c = parse(TEXT).unwrap();
         assert_eq!(c.system_identifier, 7_575_757_575_757_575_757);
         assert!(c.clean && !c.primary);
+        assert_eq!(c.redo.as_deref(), Some("000000020000000000000003"));
         assert!(
             parse(&TEXT.replace("shut down in recovery", "in production"))
                 .unwrap()

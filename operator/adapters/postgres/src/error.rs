@@ -61,6 +61,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A program, which speaks English here, found the volume full.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Error::Program { output, .. } if output.contains("No space left on device"))
+    }
+
     /// Trying the same again cannot help.
     pub fn permanent(&self) -> bool {
         match self {

@@ -12,21 +12,25 @@ pub fn path(pgdata: &Path, term: Term) -> PathBuf {
     pgdata.join("pg_wal").join(format!("{:08X}.history", term.0))
 }
 
+/// The newest ancestors of [`all`].
+pub fn parse(text: &str) -> Vec<(Term, Lsn)> {
+    let mut entries = all(text);
+    let extra = entries.len().saturating_sub(KEPT);
+    entries.drain(..extra);
+    entries
+}
+
 /// Each ancestor with the position at which it ended, oldest first, of a history file's text. Lines that are no entry
 /// (comments, blanks) are passed over, as PostgreSQL does.
-pub fn parse(text: &str) -> Vec<(Term, Lsn)> {
-    let mut entries: Vec<(Term, Lsn)> = text
-        .lines()
+pub fn all(text: &str) -> Vec<(Term, Lsn)> {
+    text.lines()
         .filter_map(|line| {
             let mut fields = line.split_whitespace();
             let term = fields.next()?.parse().ok()?;
             let lsn = fields.next()?.parse().ok()?;
             Some((Term(term), lsn))
         })
-        .collect();
-    let extra = entries.len().saturating_sub(KEPT);
-    entries.drain(..extra);
-    entries
+        .collect()
 }
 
 /// The history of a timeline, empty if its file is not here (timeline 1 has none).

@@ -52,6 +52,10 @@ impl Layout {
     pub fn state_dir(&self) -> PathBuf {
         self.volume.join("holdfast")
     }
+    /// Files of the log that wait for the archive, of directories that are changed or removed.
+    pub fn waiting(&self) -> PathBuf {
+        self.volume.join("unarchived")
+    }
     /// `DiskState`.
     pub fn state_file(&self) -> PathBuf {
         self.state_dir().join("state.json")

@@ -178,6 +178,8 @@ impl Observer {
         };
         match archive::look(session, DEADLINE).await {
             Ok(archiving) => self.archiving = Some(archiving),
+            // The next question would wait for this one's answer, and the engine seem silent.
+            Err(Error::Deadline(_)) => self.session = None,
             Err(e) => tracing::debug!("looking at the archiver failed: {e}"),
         }
     }

@@ -12,7 +12,7 @@ use holdfast_core::instance::{Aside, DiskState, StartAs, SyncNames, Upstream, Vo
 use holdfast_wire::{Bootstrap, RejectedParameter};
 use tokio::sync::watch;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, waiting};
 use crate::binaries::Binaries;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, file};
@@ -286,6 +286,14 @@ impl Pg {
             wish.slots = if standby { Slots::Former } else { Slots::Own };
         }
         prepare_directory(self.layout(), standby)?;
+        if self.settings.archive.is_some() && self.layout().waiting().exists() {
+            let layout = self.layout().clone();
+            blocking(move || {
+                waiting::give_back(&layout.pgdata(), &layout.waiting(), control.redo.as_deref());
+                Ok(())
+            })
+            .await?;
+        }
         self.heard.forget();
         self.check_parameters();
         self.write_files()?;

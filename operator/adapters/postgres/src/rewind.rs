@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use holdfast_core::failover::Term;
 use holdfast_core::instance::Upstream;
 
+use crate::archive::waiting;
 use crate::conf::conninfo;
 use crate::error::{Error, Result};
 use crate::files::remove_all;
@@ -42,6 +43,7 @@ impl Pg {
         let (dir, source) = (pgdata.to_string_lossy(), format!("--source-server={info}"));
         let config = format!("--config-file={}", self.layout().conf().display());
         let args = ["-D", &dir, &source, &config];
+        waiting::keep(&pgdata, &self.layout().waiting());
         self.bin.run("pg_rewind", &args, Duration::from_secs(24 * 3600)).await?;
         Ok(())
     }

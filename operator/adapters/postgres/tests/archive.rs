@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use holdfast_core::archive::Archiving;
+use holdfast_core::archive::{Archiving, Why};
 use holdfast_core::failover::{Lsn, MemberName, Term};
 use holdfast_core::instance::{Engine, HowToStop, StartAs, SyncNames};
 use holdfast_postgres::Archive;
-use support::{Member, Set, unprivileged};
+use support::{Member, Set, unprivileged, until};
 
 /// The environment variable that makes this program a push: its words, one a line.
 const PUSH: &str = "HOLDFAST_TEST_PUSH";
@@ -70,15 +70,6 @@ fn list(dir: &Path) -> Vec<PathBuf> {
     entries.map(|e| e.unwrap().path()).collect()
 }
 
-/// Waits until something is so.
-async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !so().await {
-        assert!(begun.elapsed() < PATIENCE, "never {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 async fn execute(member: &Member, sql: &str) {
     let session = member.pg.session("test", Duration::from_secs(5)).await.unwrap();
     session.batch_execute(sql).await.unwrap();
@@ -113,13 +104,17 @@ async fn start(member: &mut Member) {
 async fn standby(set: &Set, n: usize, of: &Member, term: u32) -> Member {
     let mut member = set.member(n).await;
     member.pg.clone_from(&of.upstream(term)).await.unwrap();
+    follow(&mut member, of, term).await;
+    member
+}
+
+async fn follow(member: &mut Member, of: &Member, term: u32) {
     member.know(term).await;
     let upstream = Some(of.upstream(term));
     member.pg.start(StartAs::Standby { upstream }).await.unwrap();
     member
         .until("streaming", |e| matches!(e, Engine::Standby(s) if s.receiving))
         .await;
-    member
 }
 
 /// Copies a running member's data directory, as PostgreSQL's manual has it.
@@ -173,20 +168,36 @@ fn a_push_that_is_killed_at_any_moment_leaves_nothing_or_all() {
     let set = with_archive(&["a-1"]);
     let archive = set.archive.as_ref().unwrap();
     let pgdata = set.dir.path().join("pgdata");
-    for folder in ["global", "pg_wal"] {
+    for folder in ["global", "pg_wal/archive_status"] {
         std::fs::create_dir_all(pgdata.join(folder)).unwrap();
     }
     std::fs::write(pgdata.join("global/pg_control"), [7; 512]).unwrap();
-    let content: Vec<u8> = (0..4_u32 << 20).map(|n| n.to_le_bytes()[(n % 3) as usize]).collect();
-    std::fs::write(pgdata.join("pg_wal/segment"), &content).unwrap();
     let name = |n: u32| format!("0000000100000000{n:08X}");
+    let body: Vec<u8> = (0..4_u32 << 20).map(|n| n.to_le_bytes()[(n % 3) as usize]).collect();
+    // The headers of pages, as far as they are looked at.
+    let content = |n: u32| {
+        let mut content = body.clone();
+        for (page, begin) in (u64::from(n) << 22..).step_by(8192).zip(content.chunks_mut(8192)) {
+            begin[4..8].copy_from_slice(&1_u32.to_le_bytes());
+            begin[8..16].copy_from_slice(&page.to_le_bytes());
+        }
+        content[24..32].copy_from_slice(&[7; 8]);
+        content[32..36].copy_from_slice(&(4_u32 << 20).to_le_bytes());
+        content[36..40].copy_from_slice(&8192_u32.to_le_bytes());
+        content
+    };
     let push = |n: u32| {
         let mut command = Command::new(&archive.program);
         command.arg("wal-push").arg(&archive.folder);
-        command.args(["a-1", "pg_wal/segment", &name(n)]).current_dir(&pgdata);
+        command
+            .args(["a-1", &format!("pg_wal/{}", name(n)), &name(n)])
+            .current_dir(&pgdata);
         command.stdout(std::process::Stdio::null()).spawn().unwrap()
     };
     const PUSHES: u32 = 40;
+    for n in 0..=PUSHES + 1 {
+        std::fs::write(pgdata.join("pg_wal").join(name(n)), content(n)).unwrap();
+    }
     let begun = Instant::now();
     assert!(push(PUSHES).wait().unwrap().success());
     let whole = begun.elapsed();
@@ -204,14 +215,15 @@ fn a_push_that_is_killed_at_any_moment_leaves_nothing_or_all() {
         half.len()
     );
     assert!(named.len() < PUSHES as usize, "none was killed while it worked");
+    let whole = |name: &str, bytes: &[u8]| *bytes == content(u32::from_str_radix(&name[16..], 16).unwrap());
     for (name, bytes) in named {
-        assert!(*bytes == content, "{name} is there, but not whole");
+        assert!(whole(name, bytes), "{name} is there, but not whole");
     }
     for n in 0..=PUSHES {
         assert!(push(n).wait().unwrap().success());
     }
     let there = files(&set);
-    assert!(there.len() == PUSHES as usize + 1 && there.values().all(|bytes| *bytes == content));
+    assert!(there.len() == PUSHES as usize + 1 && there.iter().all(|(name, bytes)| whole(name, bytes)));
 }
 
 #[test]
@@ -370,15 +382,14 @@ fn a_base_backup_and_plain_cp_restore_all_rows_over_a_failover_that_skips_timeli
                 assert!(after[name] == *bytes, "{name} has changed");
             }
             c.pg.stop(FENCE).await.unwrap();
-            assert_eq!(restored(&set, &backup), "45 9");
+            assert_eq!(restored(&set, &c.pg.bin.dir, &backup), "45 9");
         },
     );
 }
 
 /// The sum and count of the rows in a copy of a data directory, after a restore that knows nothing of Holdfast.
-fn restored(set: &Set, backup: &Path) -> String {
+fn restored(set: &Set, bin: &Path, backup: &Path) -> String {
     let archive = list(&set.archive.as_ref().unwrap().folder).remove(0);
-    let bin = Path::new(&std::env::var("PG_BIN").unwrap_or("/usr/lib/postgresql/15/bin".into())).to_owned();
     let conf = format!(
         "restore_command = 'cp {}/%f %p'\nrecovery_target_timeline = latest\nlisten_addresses = ''\n\
          unix_socket_directories = '{}'\nhot_standby = off\n",
@@ -441,19 +452,184 @@ fn a_standby_archives_what_a_primary_could_not() {
         a.pg.slots(&["a-1", "a-2"].map(|m| MemberName(m.into())).into())
             .await
             .unwrap();
-        let b = standby(&set, 1, &a, 1).await;
+        // pg_basebackup may end before it has the rest of its last segment, which is empty, and then notes nothing of it.
+        let mut b = set.member(1).await;
+        b.pg.clone_from(&a.upstream(1)).await.unwrap();
+        for note in list(&b.pgdata().join("pg_wal/archive_status")) {
+            std::fs::remove_file(note).unwrap();
+        }
+        let copied = files_of(&b.pgdata().join("pg_wal"));
+        assert!(!copied.is_empty());
+        follow(&mut b, &a, 1).await;
         let last = segment(&a, "1").await;
         until("the standby has archived it", async || files(&set).contains_key(&last)).await;
         until("the primary has not", async || !told(&a).await[1].is_empty()).await;
         assert_eq!(told(&a).await[0], "");
         // So has the log that came with the copy.
         until("all is archived", async || {
-            files(&set).len() > 1 && told(&b).await[2] == "0"
+            files(&set).contains_key(&copied[0]) && told(&b).await[2] == "0"
         })
         .await;
         a.pg.stop(FENCE).await.unwrap();
         b.pg.stop(FENCE).await.unwrap();
     });
+}
+
+/// The names of the segments in a folder.
+fn files_of(dir: &Path) -> Vec<String> {
+    let names = list(dir).into_iter();
+    let names = names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+    let mut segments: Vec<String> = names.filter(|name| name.len() == 24).collect();
+    segments.sort();
+    segments
+}
+
+/// A primary alone has log that its archive does not take; another leads; the archive is there again.
+async fn what_waits_outlives(comes_back: impl AsyncFn(&Member, &Member)) {
+    let mut set = with_archive(&["a-1", "a-2"]);
+    let reached = set.archive.clone();
+    set.archive.as_mut().unwrap().folder = set.dir.path().join("unreached/test.a");
+    let a = primary(&set, 0).await;
+    let mut waits = Vec::new();
+    for n in 1..=3 {
+        waits.push(segment(&a, &n.to_string()).await);
+    }
+    a.pg.slots(&["a-1", "a-2"].map(|m| MemberName(m.into())).into())
+        .await
+        .unwrap();
+    let mut b = standby(&set, 1, &a, 1).await;
+    assert!(
+        !files_of(&b.pgdata().join("pg_wal")).contains(&waits[2]),
+        "only the primary has it"
+    );
+    let end = sealed(&mut b).await;
+    // Nobody takes this, so it is lost to the set.
+    execute(&a, "CREATE TABLE public.lost ()").await;
+    assert!(
+        a.sql("SELECT pg_current_wal_flush_lsn()::text").await.unwrap()[0]
+            .parse::<Lsn>()
+            .unwrap()
+            > end
+    );
+    a.pg.stop(FENCE).await.unwrap();
+    b.pg.promote(Term(2), SyncNames::Alone).await.unwrap();
+    b.until("a primary", |e| matches!(e, Engine::Primary(p) if p.term == Term(2)))
+        .await;
+    b.pg.slots(&["a-1", "a-2"].map(|m| MemberName(m.into())).into())
+        .await
+        .unwrap();
+
+    set.archive = reached;
+    let mut a = set.member(0).await;
+    comes_back(&a, &b).await;
+    follow(&mut a, &b, 2).await;
+    for name in &waits {
+        until("the archive has no hole", async || files(&set).contains_key(name)).await;
+    }
+    assert_eq!(a.sql("SELECT count(*)::text FROM public.t").await.unwrap(), ["3"]);
+    until("nothing waits", async || told(&a).await[2] == "0").await;
+    assert_eq!(told(&a).await[1], "", "nothing was refused");
+    for pg in [&a.pg, &b.pg] {
+        pg.stop(FENCE).await.unwrap();
+    }
+}
+
+#[test]
+fn what_waits_for_the_archive_outlives_a_rewind() {
+    unprivileged("what_waits_for_the_archive_outlives_a_rewind", async {
+        what_waits_outlives(async |a, b| a.pg.rewind(&b.upstream(2)).await.unwrap()).await;
+    });
+}
+
+#[test]
+fn what_waits_for_the_archive_outlives_a_clone_that_begins_anew() {
+    unprivileged("what_waits_for_the_archive_outlives_a_clone_that_begins_anew", async {
+        what_waits_outlives(async |a, b| {
+            let upstream = b.upstream(2);
+            let nobody = holdfast_core::instance::Upstream {
+                address: "127.0.0.99".into(),
+                ..upstream.clone()
+            };
+            a.pg.clone_from(&nobody).await.unwrap_err();
+            assert!(!a.pgdata().exists());
+            a.pg.clone_from(&upstream).await.unwrap();
+        })
+        .await;
+    });
+}
+
+/// What PostgreSQL's archiver hands over, as the agent's push takes it: each segment alone, as it is and with its end missing.
+#[test]
+fn a_segment_whose_log_ends_early_is_told_from_one_that_was_ended_early() {
+    unprivileged(
+        "a_segment_whose_log_ends_early_is_told_from_one_that_was_ended_early",
+        async {
+            let set = with_archive(&["a-1"]);
+            let a = primary(&set, 0).await;
+            // Records that go over the ends of segments, one ended early and one as long as two.
+            segment(&a, "n FROM generate_series(1, 200000) AS n").await;
+            segment(&a, "1").await;
+            execute(
+                &a,
+                "SELECT pg_logical_emit_message(false, 'test', repeat('x', 9 << 20))",
+            )
+            .await;
+            let last = segment(&a, "2").await;
+            until("all is archived", async || files(&set).contains_key(&last)).await;
+            let all = files(&set);
+            a.pg.stop(FENCE).await.unwrap();
+
+            let alone = set.dir.path().join("alone");
+            for folder in ["global", "pg_wal/archive_status"] {
+                std::fs::create_dir_all(alone.join(folder)).unwrap();
+            }
+            std::fs::copy(a.pgdata().join("global/pg_control"), alone.join("global/pg_control")).unwrap();
+            std::fs::create_dir(set.dir.path().join("second")).unwrap();
+            let push = |name: &str, content: &[u8]| {
+                let from = alone.join("pg_wal").join(name);
+                std::fs::write(&from, content).unwrap();
+                let push = holdfast_postgres::archive::Push {
+                    pgdata: alone.clone(),
+                    folder: set.dir.path().join("second/test.a"),
+                    member: "a-1".into(),
+                    from: from.clone(),
+                    name: name.into(),
+                    reader: a.pg.bin.dir.join("pg_waldump"),
+                };
+                let pushed = push.run();
+                std::fs::remove_file(from).unwrap();
+                pushed.map(|pushed| pushed.why)
+            };
+            let segments: Vec<_> = all.iter().filter(|(name, _)| name.len() == 24).collect();
+            assert!(segments.len() > 5, "{}", segments.len());
+            for (n, (name, content)) in segments.iter().enumerate() {
+                let folder = || list(&set.dir.path().join("second/test.a"));
+                // Half of it is there, and the rest is empty, or left over from another one.
+                let half = content.len() / 2;
+                let (empty, other) = (vec![0; half], &segments[(n + 1) % segments.len()].1[half..]);
+                let ended_early = content[half..].iter().all(|byte| *byte == 0);
+                for rest in [&empty[..], other] {
+                    let part = [&content[..half], rest].concat();
+                    let pushed = push(name, &part);
+                    let there = folder()
+                        .first()
+                        .map(|dir| dir.join(name))
+                        .filter(|place| place.exists());
+                    if ended_early {
+                        assert_eq!(pushed.unwrap(), Why::Archived);
+                        assert!(std::fs::read(there.unwrap()).unwrap() == **content, "{name}");
+                    } else {
+                        let why = pushed.unwrap_err().to_string();
+                        assert!(
+                            why.contains("does not reach the file's end") && there.is_none(),
+                            "{why}"
+                        );
+                    }
+                }
+                assert_eq!(push(name, content).unwrap(), Why::Archived);
+            }
+        },
+    );
 }
 
 /// At a clean stop PostgreSQL's archiver pushes all that waits, and the postmaster waits for it.
@@ -486,7 +662,7 @@ fn an_archive_that_fails_or_does_not_answer_holds_up_a_stop_for_a_moment_only() 
             std::fs::rename(set.dir.path().join("archive"), &moved).unwrap();
             segment(&a, "2").await;
             until("it fails", async || !told(&a).await[1].is_empty()).await;
-            assert!(stop(&a).await < Duration::from_secs(5), "an archive that is away");
+            assert!(stop(&a).await < Duration::from_secs(20), "an archive that is away");
             std::fs::rename(&moved, set.dir.path().join("archive")).unwrap();
 
             start(&mut a).await;
@@ -509,7 +685,7 @@ fn an_archive_that_fails_or_does_not_answer_holds_up_a_stop_for_a_moment_only() 
             until("a push hangs", hangs).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(
-                stop(&a).await < Duration::from_secs(5),
+                stop(&a).await < Duration::from_secs(20),
                 "an archive that does not answer"
             );
             assert!(list(&folder).len() >= before);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use holdfast_core::failover::{Lsn, MemberName, Term};
 use holdfast_core::instance::{Engine, HowToStop, StartAs, SyncNames};
-use support::{Set, unprivileged};
+use support::{Set, unprivileged, until};
 
 const FENCE: HowToStop = HowToStop::Fence { kill_after_ms: 1000 };
 
@@ -76,7 +76,7 @@ fn a_standby_is_promoted_to_the_term_and_the_others_follow_and_rewind_over_skipp
             a.sql("CREATE TABLE public.t AS SELECT 'kept' AS v; SELECT v FROM public.t")
                 .await
                 .unwrap_err();
-            let s = a.pg.session("test", Duration::from_secs(1)).await.unwrap();
+            let s = a.pg.session("test", Duration::from_secs(20)).await.unwrap();
             s.batch_execute("SET synchronous_commit = on; CREATE TABLE public.t AS SELECT 'kept'::text AS v")
                 .await
                 .unwrap();
@@ -107,7 +107,7 @@ fn a_standby_is_promoted_to_the_term_and_the_others_follow_and_rewind_over_skipp
             }
 
             // The old leader writes what nobody has, and is fenced.
-            let s = a.pg.session("test", Duration::from_secs(1)).await.unwrap();
+            let s = a.pg.session("test", Duration::from_secs(20)).await.unwrap();
             s.batch_execute("CREATE TABLE public.lost AS SELECT 1").await.unwrap();
             drop(s);
             a.pg.stop(FENCE).await.unwrap();
@@ -228,7 +228,7 @@ fn a_diverged_standby_says_why_and_a_killed_engine_leaves_nothing_behind() {
                 .await;
             b.pg.promote(Term(2), SyncNames::Nobody).await.unwrap();
             // The former leader writes on past the fork, then is told to follow without a rewind.
-            let s = a.pg.session("test", Duration::from_secs(1)).await.unwrap();
+            let s = a.pg.session("test", Duration::from_secs(20)).await.unwrap();
             s.batch_execute("CREATE TABLE public.lost AS SELECT generate_series(1, 1000)")
                 .await
                 .unwrap();
@@ -297,8 +297,10 @@ fn the_gate_lets_clients_in_and_puts_them_out() {
                 .contains("no pg_hba.conf entry")
         );
         a.pg.gate(true).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(connect("require").await.unwrap(), "0");
+        until("let in", async || {
+            connect("require").await.is_ok_and(|rows| rows == "0")
+        })
+        .await;
         assert!(
             connect("disable")
                 .await
@@ -316,9 +318,10 @@ fn the_gate_lets_clients_in_and_puts_them_out() {
             bin.run("psql", &["-XAtc", "SELECT pg_sleep(60)", &url], Duration::from_secs(70))
                 .await
         });
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let sleeps = "SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'";
+        until("a client in", async || a.sql(sleeps).await.is_ok_and(|n| n == ["1"])).await;
         a.pg.gate(false).await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(5), sleeper)
+        let ended = tokio::time::timeout(Duration::from_secs(30), sleeper)
             .await
             .unwrap()
             .unwrap();
@@ -360,10 +363,15 @@ fn parameters_are_checked_against_the_real_engine() {
             ("log_statement", "ddl"),
         ]))
         .unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        a.seen.look_for_pending().await;
-        assert_eq!(a.seen.pending_restart, ["max_connections"]);
-        assert_eq!(a.sql("SHOW log_statement").await.unwrap(), ["ddl"]);
+        until("in force", async || {
+            a.sql("SHOW log_statement").await.is_ok_and(|v| v == ["ddl"])
+        })
+        .await;
+        until("pending", async || {
+            a.seen.look_for_pending().await;
+            a.seen.pending_restart == ["max_connections"]
+        })
+        .await;
         assert_eq!(a.sql("SHOW work_mem").await.unwrap(), ["8MB"]);
 
         // A value that passes every check and still stops the start: the second start has the former values.

@@ -6,11 +6,9 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
-use std::time::Duration;
-
 use holdfast_core::failover::{MemberName, Term};
 use holdfast_core::instance::{Engine, HowToStop, StartAs, SyncNames};
-use support::{Set, unprivileged};
+use support::{Set, unprivileged, until};
 
 const FENCE: HowToStop = HowToStop::Fence { kill_after_ms: 1000 };
 
@@ -43,8 +41,12 @@ fn a_logical_slot_lives_as_long_as_its_member_may_lead_again() {
             .await;
         if a.pg.bin.major >= 17 {
             a.pg.hold_subscribers([MemberName("a-2".into())].into()).unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            assert_eq!(a.sql("SHOW synchronized_standby_slots").await.unwrap(), ["a_2"]);
+            until("held", async || {
+                a.sql("SHOW synchronized_standby_slots")
+                    .await
+                    .is_ok_and(|v| v == ["a_2"])
+            })
+            .await;
         } else {
             a.pg.hold_subscribers([MemberName("a-2".into())].into()).unwrap();
             assert_eq!(b.sql("SHOW hot_standby_feedback").await.unwrap(), ["off"]);
@@ -166,9 +168,11 @@ fn logical_replication_waits_for_the_restart_that_it_needs() {
             .await;
         for m in [&mut a, &mut b] {
             m.pg.set_spec(&set.spec(&[("wal_level", "logical")])).unwrap();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            m.seen.look_for_pending().await;
-            assert_eq!(m.seen.pending_restart, ["wal_level"]);
+            until("pending", async || {
+                m.seen.look_for_pending().await;
+                m.seen.pending_restart == ["wal_level"]
+            })
+            .await;
             assert_eq!(m.sql("SHOW hot_standby_feedback").await.unwrap(), ["off"]);
         }
         b.pg.stop(HowToStop::Clean).await.unwrap();

@@ -1,11 +1,13 @@
 //! The log archive: which files belong into it, what is done where a name is taken, and when archiving fails.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failover::{MemberName, Term};
+use crate::failover::{Lsn, MemberName, Term};
 use crate::plan::{Reason, Severity};
 
 /// A file that PostgreSQL archives, by its name. No other name is ever written to an archive.
@@ -78,8 +80,25 @@ pub struct Own {
     pub file: LogFile,
     /// It has no content.
     pub empty: bool,
-    /// A segment within which its timeline ended, by the newest history that this member has.
+    /// For a segment, all of it is its timeline's log.
+    ///
+    /// A segment may wait for the archive although it is not whole: a standby hands over the last one of a timeline that it leaves
+    /// (`walreceiver.c`), and one of a timeline that it left while nothing was received is handed over when its file is to be used again. What
+    /// follows the log's end in such a file is left over from others.
+    pub whole: bool,
+    /// For a segment, a history on this member says that its timeline ended before the segment does ([`ended`]).
     pub ended: bool,
+}
+
+/// Whether a timeline ended before a position, or is no ancestor of a later one, by the histories that a member has.
+///
+/// One history is enough, even if it is a would-be primary's: what it says of a segment that is whole and not archived yet is never asked.
+pub fn ended(timeline: Term, before: Lsn, histories: &BTreeMap<Term, Vec<(Term, Lsn)>>) -> bool {
+    let mut later = histories.range((Bound::Excluded(timeline), Bound::Unbounded));
+    later.any(|(_, ancestors)| {
+        let named = ancestors.iter().find(|(term, _)| *term == timeline);
+        named.is_none_or(|(_, ended)| *ended < before)
+    })
 }
 
 /// What stands under a name in the archive.
@@ -112,9 +131,11 @@ pub enum Verdict {
 ///
 /// 1. A history without content only keeps its number ([`crate::failover::Term`]s are skipped, timelines must not be); whoever archives
 ///    the history that comes after it puts such ones there.
-/// 2. A segment within which its timeline ended is whole on nobody who left that timeline there: what follows the end is left
-///    over from other files, and differs from member to member. All before it is at the beginning of the next timeline's first segment.
-/// 3. What is free is taken, and what is there with the same bytes is archived.
+/// 2. A segment that is not whole never comes into the archive: what follows the log's end in it differs from member to member, and the whole
+///    one would be refused from then on. If its timeline ended there, nobody needs it: all of the log in it is at the beginning of the next
+///    timeline's first segment, or on no line that anybody followed.
+/// 3. What is free is taken, and what is there with the same bytes is archived. For the same reason as in 2 the last segment of a timeline that
+///    ended holds nothing up if another's is there.
 /// 4. A real history may come late to a number that counted as skipped: a would-be primary's, which nobody followed, or one that was made
 ///    before there was an archive. No restore to a later timeline reads it, because the later one's history names all before it. To refuse
 ///    it would hold up all that its member has to archive.
@@ -126,9 +147,11 @@ pub fn decide(own: &Own, found: Found) -> Verdict {
     let history = matches!(kind, Kind::History(_));
     match found {
         _ if history && own.empty => Verdict::Done(Why::KeepsANumber),
-        _ if kind == Kind::Segment && own.ended => Verdict::Done(Why::EndedWithin),
-        Found::Absent => Verdict::Push,
         Found::Same => Verdict::Done(Why::Archived),
+        _ if kind == Kind::Segment && !own.whole && own.ended => Verdict::Done(Why::EndedWithin),
+        _ if kind == Kind::Segment && !own.whole => Verdict::Refuse(Why::Torn),
+        Found::Absent => Verdict::Push,
+        Found::Different | Found::Empty if kind == Kind::Segment && own.ended => Verdict::Done(Why::EndedWithin),
         Found::Empty if history => Verdict::Done(Why::NumberTaken),
         Found::Different | Found::Empty if kind == Kind::Partial => Verdict::Done(Why::OtherPartial),
         Found::Different | Found::Empty => Verdict::Refuse(Why::OtherContent),
@@ -144,6 +167,23 @@ pub fn before(file: &LogFile) -> impl Iterator<Item = LogFile> {
         _ => 0,
     };
     (2..first).rev().map(|n| LogFile::history(Term(n)))
+}
+
+/// The history of an ancestor, as it stands in a later one's text: PostgreSQL makes a history by copying that of the timeline before and
+/// adding a line for it, after an empty one (`writeTimeLineHistory`). `None` if the text does not name it.
+pub fn ancestor(history: &[u8], term: Term) -> Option<&[u8]> {
+    let mut at = 0;
+    for line in history.split_inclusive(|c| *c == b'\n') {
+        let number = line.split(u8::is_ascii_whitespace).find(|field| !field.is_empty());
+        if number.and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()) == Some(term.0) {
+            let before = history.get(..at)?;
+            // The empty line is the later history's.
+            let own = before.strip_suffix(b"\n").filter(|text| text.ends_with(b"\n"));
+            return Some(own.unwrap_or(before));
+        }
+        at += line.len();
+    }
+    None
 }
 
 /// What a member says of its archiving.
@@ -214,8 +254,10 @@ pub enum Why {
     KeepsANumber,
     /// A history whose number counted as skipped.
     NumberTaken,
-    /// A segment within which its timeline ended.
+    /// A segment of a timeline that ended before the segment does.
     EndedWithin,
+    /// A part of a segment, without a reason for it.
+    Torn,
     /// Another one's partial segment is there.
     OtherPartial,
     /// No name that PostgreSQL gives to what it archives.
@@ -233,6 +275,7 @@ impl Reason for Why {
             Why::KeepsANumber => "KeepsANumber",
             Why::NumberTaken => "NumberTaken",
             Why::EndedWithin => "EndedWithin",
+            Why::Torn => "Torn",
             Why::OtherPartial => "OtherPartial",
             Why::NoLogFile(_) => "NoLogFile",
             Why::OtherContent => "OtherContent",
@@ -242,7 +285,7 @@ impl Reason for Why {
 
     fn severity(&self) -> Severity {
         match self {
-            Why::NoLogFile(_) | Why::OtherContent | Why::NoFile => Severity::Warning,
+            Why::NoLogFile(_) | Why::OtherContent | Why::NoFile | Why::Torn => Severity::Warning,
             _ => Severity::Normal,
         }
     }
@@ -258,8 +301,12 @@ impl fmt::Display for Why {
                 "is an empty history, put there when a later one came, whose timeline does not need this one; it stays",
             ),
             Why::EndedWithin => {
-                f.write_str("is not needed: the timeline ended within this segment, which the next timeline has whole")
+                f.write_str("is not needed from here: the timeline ended before this segment does, and the next one begins with what is in it")
             }
+            Why::Torn => f.write_str(
+                "is not made: the log in the member's file does not reach the file's end, and no history says that the timeline ended there; if \
+                 this is said again and again, look at the file with pg_waldump: its disk may be damaged",
+            ),
             Why::OtherPartial => f.write_str(
                 "is another member's end of this timeline; it stays, and the next timeline begins with all of this one",
             ),

@@ -4,10 +4,18 @@ fn own(name: &str) -> Own {
     Own {
         file: name.parse().unwrap(),
         empty: false,
+        whole: true,
         ended: false,
     }
 }
 
+const FOUND: [Found; 5] = [
+    Found::Absent,
+    Found::Same,
+    Found::Empty,
+    Found::Different,
+    Found::NoFile,
+];
 const SEGMENT: &str = "0000000100000000000000A3";
 const PARTIAL: &str = "0000000100000000000000A3.partial";
 const BACKUP: &str = "0000000100000000000000A3.00000028.backup";
@@ -65,24 +73,74 @@ fn what_no_restore_reads_holds_nothing_up() {
         Verdict::Done(Why::OtherPartial)
     );
     assert_eq!(decide(&own(HISTORY), Found::Empty), Verdict::Done(Why::NumberTaken));
-    let ended = Own {
-        ended: true,
-        ..own(SEGMENT)
-    };
     let keeps = Own {
         empty: true,
         ..own(HISTORY)
     };
-    for found in [
-        Found::Absent,
-        Found::Same,
-        Found::Empty,
-        Found::Different,
-        Found::NoFile,
-    ] {
-        assert_eq!(decide(&ended, found), Verdict::Done(Why::EndedWithin));
+    for found in FOUND {
         assert_eq!(decide(&keeps, found), Verdict::Done(Why::KeepsANumber));
     }
+}
+
+#[test]
+fn a_part_of_a_segment_never_comes_into_the_archive() {
+    let part = |ended| Own {
+        whole: false,
+        ended,
+        ..own(SEGMENT)
+    };
+    for found in FOUND.into_iter().filter(|found| *found != Found::Same) {
+        assert_eq!(decide(&part(true), found), Verdict::Done(Why::EndedWithin));
+        assert_eq!(decide(&part(false), found), Verdict::Refuse(Why::Torn));
+    }
+    for ended in [true, false] {
+        let verdict = decide(&part(ended), Found::Same);
+        assert_eq!(verdict, Verdict::Done(Why::Archived), "nothing to push");
+    }
+    let whole = Own {
+        ended: true,
+        ..own(SEGMENT)
+    };
+    assert_eq!(decide(&whole, Found::Absent), Verdict::Push);
+    assert_eq!(decide(&whole, Found::Different), Verdict::Done(Why::EndedWithin));
+    assert_eq!(decide(&whole, Found::NoFile), Verdict::Refuse(Why::NoFile));
+}
+
+#[test]
+fn a_timeline_ended_where_a_later_one_says_so_or_does_not_name_it() {
+    let (segment, other) = (Lsn(0x400_0000), Lsn(0x200_0000));
+    let of = |timeline: u32, known: &[(u32, &[(u32, u64)])]| {
+        let ancestors = |list: &[(u32, u64)]| list.iter().map(|(t, end)| (Term(*t), Lsn(*end))).collect();
+        let known = known.iter().map(|(term, list)| (Term(*term), ancestors(list)));
+        ended(Term(timeline), segment, &known.collect())
+    };
+    assert!(!of(1, &[]));
+    assert!(of(1, &[(2, &[(1, segment.0 - 8)])]));
+    assert!(of(1, &[(2, &[(1, other.0)])]), "it goes on where nobody followed");
+    assert!(!of(1, &[(2, &[(1, segment.0)])]), "it went on in the next segment");
+    assert!(of(4, &[(6, &[(1, other.0)])]), "no ancestor");
+    assert!(
+        !of(6, &[(4, &[(1, other.0)]), (6, &[(1, other.0)])]),
+        "an older one says nothing"
+    );
+    // A would-be primary's beside the real one's.
+    assert!(of(1, &[(4, &[(1, other.0)]), (6, &[(1, segment.0 + 8)])]));
+}
+
+#[test]
+fn a_history_has_those_of_its_ancestors_in_it() {
+    // As PostgreSQL 15 writes it.
+    let (two, four): (&[u8], &[u8]) = (b"1\t0/2000000\tx y\n", b"1\t0/2000000\tx y\n\n2\t0/3000000\tz\n");
+    let six = [four, b"\n4\t0/4000000\tno recovery target specified\n"].concat();
+    assert_eq!(ancestor(&six, Term(4)), Some(four));
+    assert_eq!(ancestor(&six, Term(2)), Some(two));
+    assert_eq!(ancestor(four, Term(2)), Some(two));
+    assert_eq!(ancestor(&six, Term(1)), Some(&b""[..]));
+    for absent in [3, 5, 6, 0] {
+        assert_eq!(ancestor(&six, Term(absent)), None, "{absent}");
+    }
+    assert_eq!(ancestor(b"", Term(1)), None);
+    assert_eq!(ancestor(b"\xff\n \n# 2\n  2\tx", Term(2)), Some(&b"\xff\n \n# 2\n"[..]));
 }
 
 #[test]

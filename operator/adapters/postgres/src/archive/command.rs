@@ -4,9 +4,14 @@ use std::path::Path;
 
 use holdfast_core::archive::Why;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use super::part::READER;
 use super::{Push, Pushed, stop};
 use crate::error::{Error, Result, file};
+
+/// Who gets the children of the dead. In a Pod that is the agent, which starts no push itself.
+const INIT: Pid = Pid::from_raw(1);
 
 /// Pushes a file, as PostgreSQL's archiver asks: `FOLDER MEMBER %p %f`. Whether it counts as archived; a line on standard error, which is
 /// in the engine's log, says why not. Changes this process's folder, and ends the process when the engine has to wait for it.
@@ -30,6 +35,9 @@ pub fn wal_push(folder: &str, member: &str, path: &str, name: &str) -> bool {
 fn push(folder: &str, member: &str, path: &str, name: &str) -> Result<Pushed> {
     // It must not outlive the archiver of an engine that was killed: the directory may be another's copy by then.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::State(format!("prctl: {e}")))?;
+    if nix::unistd::getppid() == INIT {
+        return Err(Error::State("the archiver that started this has ended".to_owned()));
+    }
     let pgdata = std::env::current_dir().map_err(file("find the folder", "."))?;
     let push = Push {
         from: pgdata.join(path),
@@ -37,6 +45,7 @@ fn push(folder: &str, member: &str, path: &str, name: &str) -> Result<Pushed> {
         folder: folder.into(),
         member: member.to_owned(),
         name: name.to_owned(),
+        reader: READER.into(),
     };
     // An archive that does not answer must not keep a process in the data directory: whoever stops the engine waits until none is there.
     let root = Path::new("/");

@@ -6,18 +6,20 @@
 
 mod command;
 mod look;
+mod part;
 mod stop;
 mod store;
+pub(crate) mod waiting;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::archive::{self, Found, Kind, LogFile, Own, Verdict, Why};
-use holdfast_core::failover::Term;
 
 use crate::error::{Error, Result, file};
-use crate::{control, history};
+use part::{Content, Segment};
+use store::Source;
 
 pub use command::wal_push;
 pub(crate) use look::look;
@@ -58,6 +60,8 @@ pub struct Push {
     pub from: PathBuf,
     /// Its name, `%f`.
     pub name: String,
+    /// What reads a segment to its end, or fails: `pg_waldump`.
+    pub reader: PathBuf,
 }
 
 /// What came of a push that need not be tried again.
@@ -72,35 +76,61 @@ pub struct Pushed {
 /// How often a name may be taken between a look and a push, and the same be looked at again: nobody takes names away.
 const LOOKS: usize = 3;
 
+/// Bytes of a history; a line has some 60.
+const LONGEST_HISTORY: u64 = 16 << 20;
+
 impl Push {
     /// Brings the file to the archive. Returns once it is there durably, or need not be. A crash at any instant leaves nothing under its
     /// name or all of it.
     pub fn run(&self) -> Result<Pushed> {
         let name: LogFile = self.name.parse().map_err(|why: Why| Error::State(why.to_string()))?;
-        let dir = self.folder.join(system_identifier(&self.pgdata)?.to_string());
+        let database = system_identifier(&self.pgdata)?;
+        let dir = self.folder.join(database.to_string());
         store::make_folder(&self.folder)?;
         store::make_folder(&dir)?;
-        let mut source = File::open(&self.from).map_err(file("open", &self.from))?;
-        let len = source.metadata().map_err(file("look at", &self.from))?.len();
-        let own = Own {
-            ended: name.kind == Kind::Segment && self.ended_within(len)?,
+        let mut source = Source::open(&self.from)?;
+        let segment = Segment::named(name.name(), source.len).filter(|_| name.kind == Kind::Segment);
+        let content = match segment {
+            Some(segment) => Some((
+                segment,
+                Content::of(&source.file, segment, database).map_err(file("read", &self.from))?,
+            )),
+            None => None,
+        };
+        if let Some((_, content)) = content {
+            source.log = content.pages;
+        }
+        let mut own = Own {
             file: name,
-            empty: len == 0,
+            empty: source.len == 0,
+            whole: true,
+            ended: false,
         };
         let place = dir.join(own.file.name());
         // Left by a push of this member that died.
         let new = self.unfinished(&dir, own.file.name());
         store::remove(&new)?;
         for _ in 0..LOOKS {
-            let found = store::compare(&mut source, len, &place)?;
+            let found = store::compare(&source, &place)?;
+            if let Some((segment, content)) = content.filter(|_| found != Found::Same) {
+                let known = part::histories(&self.pgdata)?;
+                own.whole = content.is_whole(&self.from, segment, &known, &self.reader)?;
+                own.ended = part::has_ended(segment, &known);
+            }
             let why = match archive::decide(&own, found) {
-                Verdict::Push if !store::put(&mut source, &self.from, &new, &place)? => continue,
+                Verdict::Push if !store::put(&source, &new, &place)? => continue,
                 Verdict::Push => Why::Archived,
                 Verdict::Done(why) => why,
                 Verdict::Refuse(why) => return Err(Error::State(format!("{} {why}", place.display()))),
             };
             if why == Why::Archived {
                 self.archived(&dir, &own.file, found)?;
+                if let Some(previous) = segment.and_then(|s| s.previous())
+                    && let Err(e) = waiting::have_it_wait(&self.pgdata, &previous)
+                {
+                    // It waits until its place is needed.
+                    eprintln!("holdfast-agent wal-push: {previous} may have to be pushed, too: {e}");
+                }
             }
             return Ok(Pushed { place, why });
         }
@@ -113,14 +143,17 @@ impl Push {
             // Who wrote it may have died before it did this itself.
             store::sync(&dir.join(name.name()))?;
         }
+        let mut history = Vec::new();
         for older in archive::before(name) {
             let place = dir.join(older.name());
             if store::is_free(&place)? {
-                let known = self.pgdata.join("pg_wal").join(older.name());
-                let mut content: Box<dyn Read> = match File::open(&known) {
-                    Ok(known) => Box::new(known),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => Box::new(io::empty()),
-                    Err(e) => return Err(file("open", known)(e)),
+                if history.is_empty() {
+                    history = self.history()?;
+                }
+                let Kind::History(term) = older.kind else { continue };
+                let mut content: Box<dyn Read + '_> = match archive::ancestor(&history, term) {
+                    Some(text) => Box::new(text),
+                    None => self.known(older.name())?,
                 };
                 let new = self.unfinished(dir, older.name());
                 store::remove(&new)?;
@@ -139,31 +172,24 @@ impl Push {
         dir.join(format!(".{name}.{}", self.member))
     }
 
-    /// Whether the segment's timeline ended in it, by the newest history that is here: that is the one which this member is on.
-    fn ended_within(&self, segment: u64) -> Result<bool> {
-        let known = history::list(&self.pgdata).map_err(file("list", self.pgdata.join("pg_wal")))?;
-        let newest = known.iter().rev().find(|(_, empty)| !empty).map(|(term, _)| *term);
-        let timeline = self.name.get(..8).and_then(|t| u32::from_str_radix(t, 16).ok());
-        let ends = newest.map(|term| history::read(&self.pgdata, term)).unwrap_or_default();
-        Ok(ends.iter().any(|(term, end)| {
-            Some(*term) == timeline.map(Term)
-                && control::segment_name(*term, *end, segment).as_ref() == Some(&self.name)
-        }))
+    /// The text of the history that is pushed.
+    fn history(&self) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        File::open(&self.from)
+            .and_then(|f| f.take(LONGEST_HISTORY).read_to_end(&mut text))
+            .map_err(file("read", &self.from))?;
+        Ok(text)
     }
-}
 
-/// Has a fresh copy push the log that came with it, whole segments and histories. `pg_basebackup` marks them as archived, and whom
-/// they were copied from may die before it has archived them.
-pub fn push_again(pgdata: &Path) -> Result<()> {
-    let dir = pgdata.join("pg_wal/archive_status");
-    for entry in std::fs::read_dir(&dir).map_err(file("list", &dir))? {
-        let done = entry.map_err(file("list", &dir))?.path();
-        if done.extension().is_some_and(|e| e == "done") {
-            std::fs::rename(&done, done.with_extension("ready")).map_err(file("rename", &done))?;
+    /// A history that this member has, or nothing.
+    fn known(&self, name: &str) -> Result<Box<dyn Read>> {
+        let known = self.pgdata.join("pg_wal").join(name);
+        match File::open(&known) {
+            Ok(known) => Ok(Box::new(known)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Box::new(io::empty())),
+            Err(e) => Err(file("open", known)(e)),
         }
     }
-    // Beside it all of the copy is made durable before it is in its place.
-    store::sync_dir(&dir)
 }
 
 /// Which database a data directory is: the first field of its control file, which never changes.

@@ -40,8 +40,49 @@ pub fn is_free(place: &Path) -> Result<bool> {
     }
 }
 
-/// What stands under a name, beside a file of `len` bytes.
-pub fn compare(source: &mut File, len: u64, place: &Path) -> Result<Found> {
+/// A file that is to be archived.
+pub struct Source<'a> {
+    path: &'a Path,
+    /// Open.
+    pub file: File,
+    /// Bytes in it.
+    pub len: u64,
+    /// Bytes that are taken from it; zeros stand for the others.
+    pub log: u64,
+}
+
+impl<'a> Source<'a> {
+    /// All of a file.
+    pub fn open(path: &'a Path) -> Result<Source<'a>> {
+        let f = File::open(path).map_err(file("open", path))?;
+        let len = f.metadata().map_err(file("look at", path))?.len();
+        Ok(Source {
+            path,
+            file: f,
+            len,
+            log: len,
+        })
+    }
+
+    /// What is archived, from its beginning. Two at a time would take turns at the same file.
+    fn content(&self) -> Result<impl Read + '_> {
+        let mut f = &self.file;
+        f.seek(SeekFrom::Start(0)).map_err(file("read", self.path))?;
+        let zeros = self.len.saturating_sub(self.log);
+        // More than it has is a file that grew.
+        let log = if zeros == 0 { u64::MAX } else { self.log };
+        Ok(f.take(log).chain(io::repeat(0).take(zeros)))
+    }
+
+    /// Its size, and when it was written last.
+    fn state(&self) -> Result<(u64, i64, i64)> {
+        let m = self.file.metadata().map_err(file("look at", self.path))?;
+        Ok((m.len(), m.mtime(), m.mtime_nsec()))
+    }
+}
+
+/// What stands under a name, beside a file that is to have it.
+pub fn compare(source: &Source<'_>, place: &Path) -> Result<Found> {
     let there = match fs::symlink_metadata(place) {
         Ok(there) => there,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
@@ -50,7 +91,7 @@ pub fn compare(source: &mut File, len: u64, place: &Path) -> Result<Found> {
     if !there.is_file() {
         return Ok(Found::NoFile);
     }
-    if there.len() != len {
+    if there.len() != source.len {
         return Ok(if there.len() == 0 {
             Found::Empty
         } else {
@@ -62,10 +103,10 @@ pub fn compare(source: &mut File, len: u64, place: &Path) -> Result<Found> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(place)
         .map_err(file("open", place))?;
-    source.seek(SeekFrom::Start(0)).map_err(file("read", place))?;
+    let mut content = source.content()?;
     let (mut ours, mut theirs) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
-        let mine = fill(source, &mut ours).map_err(file("compare with", place))?;
+        let mine = fill(&mut content, &mut ours).map_err(file("compare with", place))?;
         if mine != fill(&mut other, &mut theirs).map_err(file("read", place))? || ours.get(..mine) != theirs.get(..mine)
         {
             return Ok(Found::Different);
@@ -91,21 +132,17 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Copies a file to `new`, and gives that the name `place` if it is free. Whether it was.
-pub fn put(source: &mut File, from: &Path, new: &Path, place: &Path) -> Result<bool> {
-    let look = |f: &File| -> io::Result<_> {
-        let m = f.metadata()?;
-        Ok((m.len(), m.mtime(), m.mtime_nsec()))
-    };
-    let before = look(source).map_err(file("look at", from))?;
-    source.seek(SeekFrom::Start(0)).map_err(file("read", from))?;
-    // Only bytes that go into the copy are taken; what the file has become meanwhile is asked before the copy gets its name.
-    let mut content = source.try_clone().map_err(file("read", from))?;
-    put_new(&mut content, new, place, |copied| {
-        let after = look(source).map_err(file("look at", from))?;
-        if after == before && copied == before.0 {
+pub fn put(source: &Source<'_>, new: &Path, place: &Path) -> Result<bool> {
+    let before = source.state()?;
+    // What the file has become meanwhile is asked before the copy gets its name.
+    put_new(&mut source.content()?, new, place, |copied| {
+        if source.state()? == before && copied == before.0 {
             return Ok(());
         }
-        Err(Error::State(format!("{} changed while it was read", from.display())))
+        Err(Error::State(format!(
+            "{} changed while it was read",
+            source.path.display()
+        )))
     })
 }
 

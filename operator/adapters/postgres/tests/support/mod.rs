@@ -34,6 +34,16 @@ pub fn unprivileged(name: &str, body: impl Future<Output = ()>) {
         .block_on(body);
 }
 
+/// Waits until something is so.
+#[allow(dead_code, reason = "not every program of tests needs it")]
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A replica set's folder, CA and port.
 pub struct Set {
     pub dir: tempfile::TempDir,
