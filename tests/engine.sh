@@ -30,10 +30,14 @@ flock -s 8
 exec 9>&-
 
 here=$(dirname "$program") name=$(basename "$program")
-export root here name major
+# Tests know the programs beside them by their path outside.
+built=$(dirname "$(realpath "$here")")
+export root here name major built
 exec unshare --mount --propagation private bash -euc '
     mount --bind "$here" "$root/tests"
     mount --bind /tmp "$root/tmp"
+    mkdir -p "$root$built"
+    mount --bind "$built" "$root$built"
     mount --rbind /dev "$root/dev"
     mount --rbind /proc "$root/proc"
     exec chroot "$root" /usr/bin/env -i PATH=/usr/lib/postgresql/$major/bin:/usr/bin:/bin TMPDIR=/tmp \
