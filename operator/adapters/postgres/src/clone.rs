@@ -36,7 +36,7 @@ impl Pg {
         }
         let copied = self.base_backup(from).await;
         if copied.as_ref().is_err_and(Error::is_no_room) {
-            waiting::give_up(&layout.waiting());
+            waiting::give_up(&layout.waiting(), "a copy of the data finds no room beside them");
         }
         copied?;
         if self.settings.archive.is_some() {

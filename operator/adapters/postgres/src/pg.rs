@@ -286,10 +286,13 @@ impl Pg {
             wish.slots = if standby { Slots::Former } else { Slots::Own };
         }
         prepare_directory(self.layout(), standby)?;
-        if self.settings.archive.is_some() && self.layout().waiting().exists() {
-            let layout = self.layout().clone();
+        if self.layout().waiting().exists() {
+            let (layout, archives) = (self.layout().clone(), self.settings.archive.is_some());
             blocking(move || {
-                waiting::give_back(&layout.pgdata(), &layout.waiting(), control.redo.as_deref());
+                match archives {
+                    true => waiting::give_back(&layout.pgdata(), &layout.waiting(), control.redo.as_deref()),
+                    false => waiting::give_up(&layout.waiting(), "there is no archive any more"),
+                }
                 Ok(())
             })
             .await?;

@@ -133,7 +133,8 @@ pub enum Verdict {
 ///    the history that comes after it puts such ones there.
 /// 2. A segment that is not whole never comes into the archive: what follows the log's end in it differs from member to member, and the whole
 ///    one would be refused from then on. If its timeline ended there, nobody needs it: all of the log in it is at the beginning of the next
-///    timeline's first segment, or on no line that anybody followed.
+///    timeline's first segment, or on no line that anybody followed. If another's is there, what is here can never come there, and must not
+///    hold up what can.
 /// 3. What is free is taken, and what is there with the same bytes is archived. For the same reason as in 2 the last segment of a timeline that
 ///    ended holds nothing up if another's is there.
 /// 4. A real history may come late to a number that counted as skipped: a would-be primary's, which nobody followed, or one that was made
@@ -149,6 +150,7 @@ pub fn decide(own: &Own, found: Found) -> Verdict {
         _ if history && own.empty => Verdict::Done(Why::KeepsANumber),
         Found::Same => Verdict::Done(Why::Archived),
         _ if kind == Kind::Segment && !own.whole && own.ended => Verdict::Done(Why::EndedWithin),
+        Found::Different if kind == Kind::Segment && !own.whole => Verdict::Done(Why::OtherAndTorn),
         _ if kind == Kind::Segment && !own.whole => Verdict::Refuse(Why::Torn),
         Found::Absent => Verdict::Push,
         Found::Different | Found::Empty if kind == Kind::Segment && own.ended => Verdict::Done(Why::EndedWithin),
@@ -258,6 +260,8 @@ pub enum Why {
     EndedWithin,
     /// A part of a segment, without a reason for it.
     Torn,
+    /// The same, and another one's segment is there.
+    OtherAndTorn,
     /// Another one's partial segment is there.
     OtherPartial,
     /// No name that PostgreSQL gives to what it archives.
@@ -276,6 +280,7 @@ impl Reason for Why {
             Why::NumberTaken => "NumberTaken",
             Why::EndedWithin => "EndedWithin",
             Why::Torn => "Torn",
+            Why::OtherAndTorn => "OtherAndTorn",
             Why::OtherPartial => "OtherPartial",
             Why::NoLogFile(_) => "NoLogFile",
             Why::OtherContent => "OtherContent",
@@ -285,7 +290,7 @@ impl Reason for Why {
 
     fn severity(&self) -> Severity {
         match self {
-            Why::NoLogFile(_) | Why::OtherContent | Why::NoFile | Why::Torn => Severity::Warning,
+            Why::NoLogFile(_) | Why::OtherContent | Why::NoFile | Why::Torn | Why::OtherAndTorn => Severity::Warning,
             _ => Severity::Normal,
         }
     }
@@ -303,6 +308,10 @@ impl fmt::Display for Why {
             Why::EndedWithin => {
                 f.write_str("is not needed from here: the timeline ended before this segment does, and the next one begins with what is in it")
             }
+            Why::OtherAndTorn => f.write_str(
+                "is another member's and stays; the log in this member's file does not reach the file's end, so it is not compared: if the disk \
+                 may be damaged, look at both with pg_waldump",
+            ),
             Why::Torn => f.write_str(
                 "is not made: the log in the member's file does not reach the file's end, and no history says that the timeline ended there; if \
                  this is said again and again, look at the file with pg_waldump: its disk may be damaged",

@@ -6,6 +6,7 @@ use crate::faults::note;
 use crate::run::output;
 use crate::volume::{self, Volume};
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::time::Duration;
@@ -78,7 +79,11 @@ impl Bed {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if inside && !line.starts_with("/pause") && line.contains(pattern) {
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?;
+                match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal) {
+                    // Children end when their parent is hit, and clients' processes when they like.
+                    Err(Errno::ESRCH) => continue,
+                    sent => sent?,
+                }
                 hit += 1;
             }
         }

@@ -140,7 +140,7 @@ impl Content {
         Ok(match read_by(reader, path)? {
             Seen::End => true,
             // One record fills it, or begins before it and another ends after it.
-            Seen::NoRecord => full,
+            Seen::NoRecord => full && !has_ended(segment, known),
             Seen::LogEnds => false,
         })
     }
@@ -192,10 +192,11 @@ fn read_by(reader: &Path, path: &Path) -> Result<Seen> {
     match out.status.code() {
         Some(0) => Ok(Seen::End),
         Some(1) if said.contains("could not find a valid record") => Ok(Seen::NoRecord),
-        Some(1) => {
+        Some(1) if said.contains("error in WAL record at") => {
             eprintln!("holdfast-agent wal-push: {} is not whole: {said}", path.display());
             Ok(Seen::LogEnds)
         }
+        // It could not read the file, was killed, and so on: that says nothing of the log.
         _ => Err(Error::Program {
             program: program(),
             output: format!("{}: {said}", out.status),

@@ -3,7 +3,7 @@
 //! A rewind removes each file of the log that the leader has not, a clone all; if their member is the only one that has them, the archive
 //! would have a hole that nothing tells of. So they get a second name beside the data directory before, and go into the new one after.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -76,11 +76,16 @@ fn try_keep(pgdata: &Path, kept: &Path) -> Result<()> {
     }
     let dir = kept.join(system_identifier(pgdata)?.to_string());
     make_private_dir(&dir)?;
-    // What was kept before a rewind that failed has perhaps been written to since, here too.
-    let before: HashSet<String> = kept_in(&dir)?.into_iter().map(|kept| kept.name).collect();
-    for name in names.into_iter().filter(|name| !before.contains(name)) {
+    let before: HashMap<String, PathBuf> = kept_in(&dir)?.into_iter().map(|kept| (kept.name, kept.path)).collect();
+    for name in names {
         let path = pgdata.join("pg_wal").join(&name);
         if let Some(written) = written(&path)? {
+            match before.get(&name) {
+                // Kept before a rewind that failed, which has perhaps written to it since: that shows by its time.
+                Some(kept) if is_same(kept, &path)? => continue,
+                Some(older) => store::remove(older)?,
+                None => {}
+            }
             let to = dir.join(format!("{name}@{written}"));
             fs::hard_link(&path, &to).map_err(file("link to", &to))?;
         }
@@ -163,7 +168,7 @@ fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) -> Result<(
     let label = labelled(pgdata)?;
     let from = label.as_deref().or(recovery).and_then(number);
     let status = status_dir(pgdata);
-    let (mut given, mut later) = (0_u32, 0_u32);
+    let (mut given, mut later, mut room) = (0_u32, 0_u32, room(&dir)?);
     for Kept { name, was, path } in files {
         let place = pgdata.join("pg_wal").join(&name);
         // A rewind writes into the very file: what it has written to is the leader's.
@@ -177,17 +182,18 @@ fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) -> Result<(
             store::remove(&path)?;
         } else if !untouched {
             store::remove(&path)?;
-        } else if !name.contains('.') && (from.is_none() || number(&name) >= from) {
+        } else if !name.contains('.') && (from.is_none() || number(&name) >= from) || !give(&path, &place, &mut room)? {
             later += 1;
         } else {
-            give(&path, &place)?;
             note(&status, &name)?;
             given += 1;
         }
     }
     if given + later > 0 {
-        tracing::info!(
-            "{given} files of the log that waited for the archive before wait for it again; {later} are kept until recovery cannot meet them"
+        tracing::warn!(
+            "{given} files of the log that waited for the archive before wait for it again; {later} stay in {} until a start at which recovery \
+             cannot meet them and there is room",
+            dir.display()
         );
     }
     for dir in [status, pgdata.join("pg_wal"), dir] {
@@ -198,25 +204,51 @@ fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) -> Result<(
     Ok(())
 }
 
-/// A file of its own: PostgreSQL uses it again for other log, which must not come into a directory that was set aside.
-fn give(path: &Path, place: &Path) -> Result<()> {
-    if fs::metadata(path).map_err(file("look at", path))?.nlink() < 2 {
-        return fs::rename(path, place).map_err(file("rename to", place));
-    }
-    let new = path.with_extension("new");
-    fs::copy(path, &new).map_err(file("copy to", &new))?;
-    store::sync(&new)?;
-    fs::rename(&new, place).map_err(file("rename to", place))?;
-    store::remove(path)
+/// Most bytes that are copied at a start, which they delay.
+const COPIED_AT_ONCE: u64 = 1 << 30;
+
+/// For how many bytes a folder's volume has room without becoming nearly full.
+fn room(dir: &Path) -> Result<u64> {
+    let s = rustix::fs::statvfs(dir).map_err(|e| file("look at", dir)(e.into()))?;
+    let reserve = s.f_blocks / 5;
+    Ok(s.f_bavail
+        .saturating_sub(reserve)
+        .saturating_mul(s.f_frsize)
+        .min(COPIED_AT_ONCE))
 }
 
-/// Removes what was kept: a volume that a copy does not fit on has no member, and the others go on without it.
-pub fn give_up(kept: &Path) {
+/// Gives a file that name, as a file of its own: PostgreSQL uses it again for other log, which must not come into a directory that was set
+/// aside. `false`: there is no room for a copy.
+fn give(path: &Path, place: &Path, room: &mut u64) -> Result<bool> {
+    let m = fs::metadata(path).map_err(file("look at", path))?;
+    if m.nlink() < 2 {
+        return fs::rename(path, place).map(|()| true).map_err(file("rename to", place));
+    }
+    let Some(left) = room.checked_sub(m.len()) else {
+        return Ok(false);
+    };
+    *room = left;
+    let new = path.with_extension("new");
+    let copied = fs::copy(path, &new)
+        .map_err(file("copy to", &new))
+        .and_then(|_| store::sync(&new))
+        .and_then(|()| fs::rename(&new, place).map_err(file("rename to", place)));
+    if let Err(e) = copied {
+        store::remove(&new)?;
+        tracing::warn!("{} stays: {e}", path.display());
+        return Ok(false);
+    }
+    store::remove(path)?;
+    Ok(true)
+}
+
+/// Removes what was kept, and says why.
+pub fn give_up(kept: &Path, why: &str) {
     match list(kept) {
         Ok(databases) if databases.is_empty() => return,
         _ => tracing::error!(
-            "files of the log that waited for the archive are removed, because a copy of the data finds no room beside them: if no other \
-             member has them, the archive has a hole; take a base backup"
+            "files of the log that waited for the archive are removed, because {why}: if no other member has them, the archive has a hole; take \
+             a base backup"
         ),
     }
     if let Err(e) = remove_all(kept) {
@@ -375,6 +407,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_came_anew_is_kept_instead_of_the_older_one() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (root, kept) = (tmp.path(), tmp.path().join("kept"));
+        keep(&directory(root, "old", &[OLD]), &kept);
+        let second = directory(root, "second", &[OLD]);
+        keep(&second, &kept);
+        fs::remove_dir_all(&second).unwrap();
+        let new = directory(root, "new", &[]);
+        label(&new, "000000020000000000000009");
+        give_back(&new, &kept, None);
+        assert_eq!(content(&new, OLD), format!("{OLD} of second"));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_stays() {
+        let tmp = tempfile::tempdir().unwrap();
+        let aside = directory(tmp.path(), "aside", &[OLD]);
+        let path = aside.join("pg_wal").join(OLD);
+        fs::hard_link(&path, tmp.path().join("kept")).unwrap();
+        let (place, length) = (tmp.path().join("place"), fs::metadata(&path).unwrap().len());
+        assert!(!give(&path, &place, &mut (length - 1)).unwrap());
+        assert!(path.exists() && !place.exists());
+        let mut room = length;
+        assert!(give(&path, &place, &mut room).unwrap());
+        assert!(!path.exists() && place.exists() && room == 0);
+    }
+
+    #[test]
     fn nothing_goes_into_another_database_or_where_recovery_may_begin_anywhere() {
         let tmp = tempfile::tempdir().unwrap();
         let (root, kept) = (tmp.path(), tmp.path().join("kept"));
@@ -400,9 +460,9 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (root, kept) = (tmp.path(), tmp.path().join("kept"));
         keep(&directory(root, "old", &[OLD]), &kept);
-        give_up(&kept);
+        give_up(&kept, "a test says so");
         assert!(!kept.exists());
-        give_up(&kept);
+        give_up(&kept, "nothing is there");
     }
 
     #[test]
