@@ -21,10 +21,10 @@ use serde_json::json;
 #[command(about = "Transactions per second and latency under Holdfast, beside plain PostgreSQL.")]
 struct Cli {
     /// Turns of each.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 330)]
     pairs: usize,
-    /// Length of one turn (s).
-    #[arg(long, default_value_t = 10)]
+    /// Length of one turn (s). Many short ones tell more than few long ones.
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Clients of pgbench.
     #[arg(long, default_value_t = 8)]
