@@ -151,7 +151,8 @@ fn written(path: &Path) -> Result<Option<i128>> {
 /// leader, who archives it, or was never away. A segment that recovery will look for stays kept until it begins behind it, by the name of the
 /// segment that it begins with: it takes whatever it finds, and this one may be of a line that the leader left.
 pub fn give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) {
-    if let Err(e) = try_give_back(pgdata, kept, recovery) {
+    let given = room(kept).and_then(|room| try_give_back(pgdata, kept, recovery, room));
+    if let Err(e) = given {
         tracing::error!(
             "files of the log that wait for the archive stay in {}, and are not archived yet: {e}",
             kept.display()
@@ -159,7 +160,7 @@ pub fn give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) {
     }
 }
 
-fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) -> Result<()> {
+fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>, mut room: u64) -> Result<()> {
     let dir = kept.join(system_identifier(pgdata)?.to_string());
     let files = kept_in(&dir)?;
     if files.is_empty() {
@@ -168,7 +169,7 @@ fn try_give_back(pgdata: &Path, kept: &Path, recovery: Option<&str>) -> Result<(
     let label = labelled(pgdata)?;
     let from = label.as_deref().or(recovery).and_then(number);
     let status = status_dir(pgdata);
-    let (mut given, mut later, mut room) = (0_u32, 0_u32, room(&dir)?);
+    let (mut given, mut later) = (0_u32, 0_u32);
     for Kept { name, was, path } in files {
         let place = pgdata.join("pg_wal").join(&name);
         // A rewind writes into the very file: what it has written to is the leader's.
@@ -210,7 +211,7 @@ const COPIED_AT_ONCE: u64 = 1 << 30;
 /// For how many bytes a folder's volume has room without becoming nearly full.
 fn room(dir: &Path) -> Result<u64> {
     let s = rustix::fs::statvfs(dir).map_err(|e| file("look at", dir)(e.into()))?;
-    let reserve = s.f_blocks / 5;
+    let reserve = s.f_blocks / 10;
     Ok(s.f_bavail
         .saturating_sub(reserve)
         .saturating_mul(s.f_frsize)
@@ -313,6 +314,11 @@ mod tests {
         fs::write(pgdata.join("backup_label"), text).unwrap();
     }
 
+    /// However full this machine is.
+    fn back(pgdata: &Path, kept: &Path, recovery: Option<&str>) {
+        let _ = try_give_back(pgdata, kept, recovery, 1 << 20);
+    }
+
     fn waiting(pgdata: &Path) -> Vec<String> {
         let mut names = ready(pgdata).unwrap();
         names.sort();
@@ -334,7 +340,7 @@ mod tests {
 
         let new = directory(root, "new", &[SHARED]);
         label(&new, "000000020000000000000005");
-        give_back(&new, &kept, None);
+        back(&new, &kept, None);
         assert_eq!(waiting(&new), [OLD, SHARED, OTHER]);
         assert_eq!(content(&new, OLD), format!("{OLD} of old"));
         assert_eq!(content(&new, SHARED), format!("{SHARED} of new"), "the leader's stays");
@@ -342,7 +348,7 @@ mod tests {
         // The tail comes as soon as recovery begins behind it, into whatever directory is there by then.
         let next = directory(root, "next", &[]);
         label(&next, "000000030000000000000008");
-        give_back(&next, &kept, None);
+        back(&next, &kept, None);
         assert_eq!(
             (waiting(&next), content(&next, TAIL)),
             (vec![TAIL.to_owned()], format!("{TAIL} of old"))
@@ -365,7 +371,7 @@ mod tests {
         fs::remove_dir_all(&old).unwrap();
         let new = directory(root, "new", &[]);
         label(&new, "000000020000000000000009");
-        give_back(&new, &kept, None);
+        back(&new, &kept, None);
         assert_eq!(waiting(&new), [OLD]);
         assert!(!new.join("pg_wal").join(SHARED).exists());
     }
@@ -379,7 +385,7 @@ mod tests {
         keep(&aside, &kept);
         let new = directory(root, "new", &[]);
         label(&new, "000000020000000000000009");
-        give_back(&new, &kept, None);
+        back(&new, &kept, None);
         assert_eq!(
             (waiting(&new), content(&new, OLD)),
             (vec![OLD.to_owned()], format!("{OLD} of aside"))
@@ -399,7 +405,7 @@ mod tests {
             fs::remove_file(status_dir(&pgdata).join(format!("{name}.ready"))).unwrap();
         }
         fs::write(status_dir(&pgdata).join(format!("{SHARED}.done")), "").unwrap();
-        give_back(&pgdata, &kept, Some("000000020000000000000005"));
+        back(&pgdata, &kept, Some("000000020000000000000005"));
         assert_eq!(waiting(&pgdata), [OLD, TAIL]);
         for dir in list(&kept).unwrap() {
             assert_eq!(list(&dir).unwrap(), [] as [PathBuf; 0]);
@@ -416,7 +422,7 @@ mod tests {
         fs::remove_dir_all(&second).unwrap();
         let new = directory(root, "new", &[]);
         label(&new, "000000020000000000000009");
-        give_back(&new, &kept, None);
+        back(&new, &kept, None);
         assert_eq!(content(&new, OLD), format!("{OLD} of second"));
     }
 
@@ -446,12 +452,12 @@ mod tests {
         let odd = directory(root, "odd", &[]);
         fs::write(odd.join("backup_label"), "START WAL LOCATION: ?\n").unwrap();
         for (directory, recovery) in [(other, None), (unlabelled, None), (odd, Some(TAIL))] {
-            give_back(&directory, &kept, recovery);
+            back(&directory, &kept, recovery);
             assert_eq!(waiting(&directory), [] as [&str; 0]);
         }
         // The control file says it where there is no label.
         let right = directory(root, "right", &[]);
-        give_back(&right, &kept, Some("000000020000000000000009"));
+        back(&right, &kept, Some("000000020000000000000009"));
         assert_eq!(waiting(&right), [OLD]);
     }
 
