@@ -44,10 +44,15 @@ impl Place {
             std::fs::write(dir.path().join(member).join("global/pg_control"), control).unwrap();
         }
         std::fs::create_dir(dir.path().join("archive")).unwrap();
-        Place {
+        let mut place = Place {
             dir,
-            reader: "/bin/false".into(),
-        }
+            reader: PathBuf::new(),
+        };
+        place.reader = place.program(
+            "log ends",
+            "echo 'pg_waldump: error: error in WAL record at 0/1: ...' >&2; exit 1",
+        );
+        place
     }
 
     fn wal(&self, member: &str, name: &str) -> PathBuf {
@@ -87,8 +92,8 @@ impl Place {
         push.run().map(|pushed| pushed.why)
     }
 
-    fn program(&self, text: &str) -> PathBuf {
-        let path = self.dir.path().join("program");
+    fn program(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
         std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         path
@@ -160,7 +165,10 @@ fn what_follows_a_log_that_was_ended_early_is_the_same_on_all() {
 #[test]
 fn a_segment_without_a_record_is_whole_if_all_its_pages_are_there() {
     let mut place = Place::new();
-    place.reader = place.program("echo 'pg_waldump: error: could not find a valid record after 0/1' >&2; exit 1");
+    place.reader = place.program(
+        "no record",
+        "echo 'pg_waldump: error: could not find a valid record after 0/1' >&2; exit 1",
+    );
     let mut content = log(SEGMENT, 1, 40);
     assert_eq!(place.push_part("a-1", SEGMENT, &content).unwrap(), Why::Archived);
     let next = "0000000100000000000000A4";
@@ -213,7 +221,7 @@ fn what_is_no_segment_of_this_database_is_neither_pushed_nor_replaced() {
     }
     place.push("a-1", SEGMENT, &good).unwrap();
     for content in &wrong {
-        place.push("a-2", SEGMENT, content).unwrap_err();
+        assert_eq!(place.push("a-2", SEGMENT, content).unwrap(), Why::OtherAndTorn);
         assert_eq!(std::fs::read(place.archived(SEGMENT)).unwrap(), good);
     }
     // The first segment of a timeline begins with what its ancestor wrote.
@@ -389,10 +397,12 @@ fn a_part_of_a_segment_is_not_pushed_and_whole_ones_are_whatever_histories_say()
         // A part of the same name, on whom left the timeline there, changes nothing.
         let half = content.len() / 2;
         let part = [&content[..half], &vec![8; half][..]].concat();
-        match place.push_part("a-1", whole, &part) {
-            Ok(why) => assert_eq!((whole, why), (three, Why::EndedWithin)),
-            Err(why) => assert!(why.to_string().contains("does not reach the file's end"), "{why}"),
-        }
+        let why = if whole == three {
+            Why::EndedWithin
+        } else {
+            Why::OtherAndTorn
+        };
+        assert_eq!(place.push_part("a-1", whole, &part).unwrap(), why);
         assert_eq!(std::fs::read(place.archived(whole)).unwrap(), content);
     }
     // Nothing says why it is a part; and the last segment of a log that does not go on yet is whole if it is read to its end.
@@ -402,8 +412,10 @@ fn a_part_of_a_segment_is_not_pushed_and_whole_ones_are_whatever_histories_say()
     place.reader = place.dir.path().join("absent");
     assert!(push(&place).unwrap_err().to_string().contains("absent"));
     assert!(!place.archived("000000020000000000000004").exists());
-    // It was killed, which says nothing of the log.
-    place.reader = place.program("kill -9 $$");
+    // It could not read the file, or was killed, which says nothing of the log.
+    place.reader = "/bin/false".into();
+    assert!(push(&place).unwrap_err().to_string().contains("exit status: 1"));
+    place.reader = place.program("killed", "kill -9 $$");
     assert!(push(&place).unwrap_err().to_string().contains("signal"));
     place.reader = "/bin/true".into();
     assert_eq!(push(&place).unwrap(), Why::Archived);
