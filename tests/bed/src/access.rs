@@ -64,6 +64,11 @@ impl Bed {
         )
     }
 
+    /// Puts PostgreSQL 17 in the shape of the official image into the registry.
+    pub fn push_official(&self) -> Result<ImageRef> {
+        registry::install(&self.state()?, &engine::official()?, "bed/postgres:17-official")
+    }
+
     /// Puts Patroni with PostgreSQL 17 into the registry; made first if need be, which usually takes 60 s.
     pub fn push_patroni(&self) -> Result<ImageRef> {
         registry::install(&self.state()?, &engine::patroni()?, "bed/patroni:17")

@@ -63,6 +63,36 @@ pub fn postgres(major: u8) -> Result<PathBuf> {
     })
 }
 
+/// Makes, once, an image with PostgreSQL 17 in the shape of the official one (docker-library/postgres, its Dockerfile for Debian):
+/// variables, root as the user, a declared volume, an entrypoint. The programs are Debian's, and the entrypoint only fails: Holdfast
+/// starts the engine itself.
+pub fn official() -> Result<PathBuf> {
+    let base = postgres(17)?;
+    image("postgres-17-official-1", |work| {
+        let entrypoint = work.join("docker-entrypoint.sh");
+        fs::write(
+            &entrypoint,
+            "#!/bin/sh\necho the image has started its own entrypoint >&2\nexit 1\n",
+        )?;
+        let inside = "/usr/local/bin/docker-entrypoint.sh";
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/17/bin";
+        ImageSpec {
+            files: vec![(inside.into(), entrypoint)],
+            entrypoint: vec![inside.into()],
+            env: vec![
+                format!("PATH={path}"),
+                "LANG=en_US.utf8".into(),
+                "PG_MAJOR=17".into(),
+                "PGDATA=/var/lib/postgresql/data".into(),
+            ],
+            user: String::new(),
+            volumes: vec!["/var/lib/postgresql/data".into()],
+            ..ImageSpec::based_on(&base)?
+        }
+        .write(&work.join("layout"))
+    })
+}
+
 /// Makes, once, the image of Debian's Patroni with PostgreSQL 17 and returns its layout folder: the peer of benchmarks.
 pub fn patroni() -> Result<PathBuf> {
     image("patroni-17-1", |work| {

@@ -35,6 +35,8 @@ pub struct ImageSpec {
     pub env: Vec<String>,
     /// User name or `UID[:GID]`; empty is root.
     pub user: String,
+    /// Folders that the image declares as volumes of their own.
+    pub volumes: Vec<String>,
     /// Labels; one more label is enough to give the same content a new digest.
     pub labels: Vec<(String, String)>,
 }
@@ -114,10 +116,14 @@ impl ImageSpec {
             .iter()
             .map(|(name, value)| (name.clone(), json!(value)))
             .collect();
+        let volumes: serde_json::Map<String, Value> =
+            self.volumes.iter().map(|path| (path.clone(), json!({}))).collect();
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "Env": self.env, "User": self.user, "Labels": labels},
+            "config": {
+                "Entrypoint": self.entrypoint, "Env": self.env, "User": self.user, "Labels": labels, "Volumes": volumes,
+            },
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
         let config = add_json(dir, &config, "application/vnd.oci.image.config.v1+json")?;

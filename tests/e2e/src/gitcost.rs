@@ -21,8 +21,8 @@ pub struct Measured {
     pub requests: usize,
     /// Of which kinds.
     pub by: BTreeMap<String, usize>,
-    /// Seconds of it after the commit had been fetched.
-    pub after_fetch: Option<f64>,
+    /// What of it was after the commit had been fetched: seconds and requests.
+    pub after_fetch: Option<(f64, usize)>,
     /// What it cost its programs meanwhile.
     pub cost: BTreeMap<String, Cost>,
 }
@@ -132,7 +132,12 @@ pub fn table(systems: &BTreeMap<String, Figures>) -> String {
         )
     });
     row("of that, after the commit was fetched", &|f| {
-        spread(f.changes.iter().filter_map(|c| c.after_fetch))
+        let after: Vec<(f64, usize)> = f.changes.iter().filter_map(|c| c.after_fetch).collect();
+        let requests: Vec<String> = after.iter().map(|(_, n)| n.to_string()).collect();
+        match spread(after.iter().map(|(seconds, _)| *seconds)) {
+            unknown if after.is_empty() => unknown,
+            seconds => format!("{seconds}; requests: {}", requests.join(", ")),
+        }
     });
     row("processor time: first commit", &|f| {
         cost(&f.first.cost, |c| format!("{:.1} s", c.cpu))
@@ -241,7 +246,8 @@ mod tests {
     fn each_system_has_a_column() {
         let change = |seconds: f64, cpu: f64| Measured {
             seconds,
-            requests: 3,
+            requests: 4,
+            after_fetch: Some((seconds / 4.0, 3)),
             cost: [("holdfast".to_owned(), Cost { cpu, peak_kib: 2048 })].into(),
             ..Measured::default()
         };
@@ -265,7 +271,8 @@ mod tests {
         );
         for row in [
             "| looks at all objects again without news | 2.0 s, 302 requests | never: it watches |",
-            "| one object changes | not known; requests in each of 0 rounds:  | median 0.40 s, longest 0.60 s; requests in each of 2 rounds: 3, 3 |",
+            "| one object changes | not known; requests in each of 0 rounds:  | median 0.40 s, longest 0.60 s; requests in each of 2 rounds: 4, 4 |",
+            "| of that, after the commit was fetched | not known | median 0.10 s, longest 0.15 s; requests: 3, 3 |",
             "| processor time: one object changes (mean) |  | holdfast 0.20 s |",
             "| most memory resident |  | holdfast 2 MiB |",
         ] {

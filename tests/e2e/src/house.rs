@@ -78,6 +78,17 @@ impl House {
         Ok(house)
     }
 
+    /// This house with the same program under another digest, as a newer version of it: in the registry, not installed.
+    pub fn next_version(&self) -> Result<House> {
+        let mut next = image(&binary()?);
+        next.labels
+            .push(("org.opencontainers.image.version".into(), "next".into()));
+        Ok(House {
+            bed: self.bed.clone(),
+            image: self.bed.push_image(&next, "holdfast/operator:next")?.pinned,
+        })
+    }
+
     /// The bed alone, without Holdfast: for what is compared with it.
     pub fn bare(name: &str, owner: Owner) -> Result<House> {
         let bed = Bed::up(Options {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use holdfast_core::failover::Record;
-use holdfast_wire::{Names, RECORD_ANNOTATION};
+use holdfast_wire::{Names, RECORD_ANNOTATION, SET_LABEL};
 use serde_json::Value;
 
 use crate::house::{House, POSTGRES, SOON, binary, run, wait_for};
@@ -23,6 +23,8 @@ pub struct Set<'a> {
     pub name: String,
     /// The engine's image.
     pub image: String,
+    /// The user ID that the engine is to run as, if not the default one.
+    pub user: Option<u32>,
 }
 
 impl<'a> Set<'a> {
@@ -41,16 +43,20 @@ impl<'a> Set<'a> {
             namespace: namespace.into(),
             name: name.into(),
             image: POSTGRES.into(),
+            user: None,
         }
     }
 
     /// Applies the set anew with other fields.
     pub fn change(&self, members: u16, more: &str) -> Result<()> {
         let comma = if more.is_empty() { "" } else { "," };
+        let user = self
+            .user
+            .map_or_else(String::new, |user| format!(", runAsUser: {user}"));
         self.house
             .apply(&format!(
                 "{{apiVersion: holdfast.dev/v1alpha1, kind: HAReplicaSet, metadata: {{name: {}, namespace: {}}}, spec: {{\
-                 members: {members}, engine: {{postgresql: {{image: '{}'}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
+                 members: {members}, engine: {{postgresql: {{image: '{}'{user}}}}}, storage: {{size: 512Mi}}, resources: {{requests: {{cpu: 200m, memory: 128Mi}}}}{comma} {more}}}}}",
                 self.name, self.namespace, self.image
             ))
             .map(drop)
@@ -63,6 +69,16 @@ impl<'a> Set<'a> {
         self.house
             .kubectl(&[["-n", &self.namespace].as_slice(), &args].concat())
             .map(drop)
+    }
+
+    /// Name, UID and restarts of each Pod: another word means that one was made or started anew meanwhile.
+    pub fn containers(&self) -> Result<String> {
+        let each = "{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}";
+        let path = format!("jsonpath={{range .items[*]}}{each}{{\"\\n\"}}{{end}}");
+        let label = format!("{SET_LABEL}={}", self.name);
+        let args = ["get", "pods", "-l", &label, "-o", &path];
+        self.house
+            .kubectl(&[["-n", &self.namespace].as_slice(), &args].concat())
     }
 
     /// The address of a Pod.

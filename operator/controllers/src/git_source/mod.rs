@@ -18,7 +18,7 @@ pub mod webhook;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
-    sync::{Arc, Mutex as StdMutex},
+    sync::{Arc, Mutex as StdMutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -40,7 +40,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         controller::{Action, Config as ControllerConfig, Controller},
-        reflector::ObjectRef,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -83,6 +83,8 @@ pub struct Sources {
     wake: mpsc::UnboundedSender<ObjectRef<DeserializeGuard<GitSource>>>,
     woken: StdMutex<Option<mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<GitSource>>>>>,
     webhooks: webhook::Secrets,
+    /// What the controller's watch has seen.
+    watched: OnceLock<Store<DeserializeGuard<GitSource>>>,
 }
 
 /// (namespace, name).
@@ -105,6 +107,7 @@ impl Sources {
             wake,
             woken: StdMutex::new(Some(woken)),
             webhooks: webhook::Secrets::default(),
+            watched: OnceLock::new(),
         })
     }
 
@@ -172,7 +175,10 @@ pub async fn run(sources: Arc<Sources>, stop: CancellationToken) {
         Some(namespace) => Api::namespaced(sources.client.clone(), namespace),
         None => Api::all(sources.client.clone()),
     };
-    Controller::new(api, watcher::Config::default())
+    let controller = Controller::new(api, watcher::Config::default());
+    // It is the first: `woken` is taken once.
+    let _ = sources.watched.set(controller.store());
+    controller
         .with_config(ControllerConfig::default().debounce(Duration::from_millis(20)))
         .reconcile_on(UnboundedReceiverStream::new(woken))
         .graceful_shutdown_on(stop.cancelled_owned())

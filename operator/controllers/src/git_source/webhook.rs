@@ -16,9 +16,8 @@ use axum::{
     routing::post,
 };
 use hmac::{Hmac, KeyInit, Mac};
-use holdfast_api::GitSource;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{Api, runtime::reflector::ObjectRef};
 use sha2::Sha256;
 
 use super::Sources;
@@ -27,19 +26,19 @@ use super::Sources;
 const BODY: usize = 256 * 1024;
 /// The shared secret of a source is read again after this long.
 const SECRET_FOR: Duration = Duration::from_secs(60);
-/// Sources whose secrets (or absence) are remembered; more are asked for again.
+/// Secrets whose tokens (or absence) are remembered; more are asked for again.
 const REMEMBERED: usize = 10_000;
-/// Look-ups of unknown sources per second, from everybody together: strangers must not make API requests without end.
-const LOOKUPS_PER_SECOND: u32 = 10;
+/// Secrets read per second, for everybody together: strangers must not make API requests without end.
+const READS_PER_SECOND: u32 = 10;
 
-/// When a source was asked about, and its shared secret, if it has one.
+/// When a Secret was asked for, and the token in it, if there is one.
 type Token = (Instant, Option<Vec<u8>>);
 
-/// What the receiver remembers.
+/// What the receiver remembers, by namespace and name of Secrets.
 #[derive(Default)]
 pub(super) struct Secrets {
     tokens: Mutex<BTreeMap<(String, String), Token>>,
-    lookups: Mutex<Option<(Instant, u32)>>,
+    reads: Mutex<Option<(Instant, u32)>>,
 }
 
 /// The receiver, to be served on a port of its own, behind TLS of an Ingress or Gateway.
@@ -50,6 +49,10 @@ pub fn router(sources: Arc<Sources>) -> Router {
         .with_state(sources)
 }
 
+/// Whoever sends may try again. Nothing is lost if not: an operator that begins to lead polls every source.
+const NOT_YET: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+/// How long a webhook waits for the first list of sources.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// One answer for "no such source", "no webhook in its spec" and "wrong signature": strangers learn nothing.
 const REFUSED: StatusCode = StatusCode::UNAUTHORIZED;
 
@@ -62,7 +65,12 @@ async fn receive(
     let Some(signature) = signature(&headers) else {
         return REFUSED;
     };
-    let token = match token(&sources, &namespace, &name).await {
+    let secret = match hook(&sources, &namespace, &name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => return REFUSED,
+        Err(status) => return status,
+    };
+    let token = match token(&sources, &namespace, &secret).await {
         Ok(Some(token)) => token,
         Ok(None) => return REFUSED,
         Err(status) => return status,
@@ -97,20 +105,34 @@ fn genuine(token: &[u8], body: &[u8], signature: &[u8; 32]) -> bool {
     Hmac::<Sha256>::new_from_slice(token).is_ok_and(|mac| mac.chain_update(body).verify_slice(signature).is_ok())
 }
 
-async fn token(sources: &Sources, namespace: &str, name: &str) -> Result<Option<Vec<u8>>, StatusCode> {
-    let key = (namespace.to_owned(), name.to_owned());
+/// The name of a source's Secret, if it takes webhooks. The controller's watch tells, so strangers who guess cost nothing.
+async fn hook(sources: &Sources, namespace: &str, name: &str) -> Result<Option<String>, StatusCode> {
+    let Some(watched) = sources.watched.get() else {
+        return Err(NOT_YET);
+    };
+    match tokio::time::timeout(LISTED_WITHIN, watched.wait_until_ready()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return Err(NOT_YET),
+    }
+    let seen = watched.get(&ObjectRef::new(name).within(namespace));
+    let source = seen.as_deref().and_then(|guard| guard.0.as_ref().ok());
+    Ok(source.and_then(|source| Some(source.spec.webhook.as_ref()?.secret_ref.name.clone())))
+}
+
+async fn token(sources: &Sources, namespace: &str, secret: &str) -> Result<Option<Vec<u8>>, StatusCode> {
+    let key = (namespace.to_owned(), secret.to_owned());
     if let Ok(tokens) = sources.webhooks.tokens.lock()
         && let Some((read, token)) = tokens.get(&key)
         && read.elapsed() < SECRET_FOR
     {
         return Ok(token.clone());
     }
-    if !sources.webhooks.may_look_up() {
+    if !sources.webhooks.may_read() {
         return Err(StatusCode::TOO_MANY_REQUESTS);
     }
-    let token = look_up(sources, namespace, name).await.map_err(|error| {
-        tracing::warn!(%error, namespace, name, "webhook secret cannot be read");
-        StatusCode::SERVICE_UNAVAILABLE
+    let token = read(sources, namespace, secret).await.map_err(|error| {
+        tracing::warn!(%error, namespace, secret, "webhook secret cannot be read");
+        NOT_YET
     })?;
     if let Ok(mut tokens) = sources.webhooks.tokens.lock() {
         if tokens.len() >= REMEMBERED {
@@ -121,35 +143,9 @@ async fn token(sources: &Sources, namespace: &str, name: &str) -> Result<Option<
     Ok(token)
 }
 
-async fn look_up(sources: &Sources, namespace: &str, name: &str) -> kube::Result<Option<Vec<u8>>> {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 253
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-    };
-    if !plain(namespace)
-        || !plain(name)
-        || sources
-            .settings
-            .namespace
-            .as_ref()
-            .is_some_and(|only| only != namespace)
-    {
-        return Ok(None);
-    }
-    let Some(source) = Api::<GitSource>::namespaced(sources.client.clone(), namespace)
-        .get_opt(name)
-        .await?
-    else {
-        return Ok(None);
-    };
-    let Some(webhook) = source.spec.webhook else {
-        return Ok(None);
-    };
+async fn read(sources: &Sources, namespace: &str, secret: &str) -> kube::Result<Option<Vec<u8>>> {
     let secret = Api::<Secret>::namespaced(sources.client.clone(), namespace)
-        .get_opt(&webhook.secret_ref.name)
+        .get_opt(secret)
         .await?;
     // An empty token would let everybody in.
     Ok(secret
@@ -159,18 +155,18 @@ async fn look_up(sources: &Sources, namespace: &str, name: &str) -> kube::Result
 }
 
 impl Secrets {
-    fn may_look_up(&self) -> bool {
-        let Ok(mut lookups) = self.lookups.lock() else {
+    fn may_read(&self) -> bool {
+        let Ok(mut reads) = self.reads.lock() else {
             return false;
         };
         let now = Instant::now();
-        match lookups.as_mut() {
+        match reads.as_mut() {
             Some((since, count)) if now.duration_since(*since) < Duration::from_secs(1) => {
                 *count += 1;
-                *count <= LOOKUPS_PER_SECOND
+                *count <= READS_PER_SECOND
             }
             _ => {
-                *lookups = Some((now, 1));
+                *reads = Some((now, 1));
                 true
             }
         }
@@ -182,22 +178,38 @@ mod tests {
     use super::*;
     use crate::git_source::Settings;
     use axum::body::Body;
+    use holdfast_api::GitSource;
     use http::{Request, Response};
-    use kube::{Client, Config, client::Body as KubeBody};
+    use kube::{
+        Client, Config,
+        client::Body as KubeBody,
+        core::DeserializeGuard,
+        runtime::{reflector, watcher::Event},
+    };
     use serde_json::json;
     use tower::ServiceExt;
 
     const NAMESPACE: &str = "civil";
 
-    /// An API server that knows one source with a webhook, and counts requests.
+    /// A watch that has listed a source with a webhook and one without, and an API server that knows a Secret and counts requests.
     fn sources(requests: Arc<Mutex<Vec<String>>>) -> Arc<Sources> {
+        let sources = unlisted(requests);
+        let (reader, mut writer) = reflector::store();
+        writer.apply_watcher_event(&Event::Init);
+        for (name, hook) in [("hooked", Some("hook")), ("plain", None), ("lost", Some("gone"))] {
+            writer.apply_watcher_event(&Event::InitApply(source(name, hook)));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+        sources.watched.set(reader).ok().unwrap();
+        sources
+    }
+
+    fn unlisted(requests: Arc<Mutex<Vec<String>>>) -> Arc<Sources> {
         let service = tower::service_fn(move |request: Request<KubeBody>| {
             let path = request.uri().path().to_owned();
             requests.lock().unwrap().push(path.clone());
             async move {
                 let (status, body) = match path.as_str() {
-                    "/apis/holdfast.dev/v1alpha1/namespaces/civil/gitsources/hooked" => (200, source(true)),
-                    "/apis/holdfast.dev/v1alpha1/namespaces/civil/gitsources/plain" => (200, source(false)),
                     "/api/v1/namespaces/civil/secrets/hook" => (
                         200,
                         json!({"metadata": {"name": "hook"}, "data": {"token": "c2VzYW1l"}}),
@@ -228,13 +240,15 @@ mod tests {
         )
     }
 
-    fn source(hook: bool) -> serde_json::Value {
+    fn source(name: &str, hook: Option<&str>) -> DeserializeGuard<GitSource> {
         let mut spec =
             json!({"url": "https://git.example.org/a.git", "ref": {"branch": "main"}, "serviceAccountName": "a"});
-        if hook {
-            spec["webhook"] = json!({"secretRef": {"name": "hook"}});
+        if let Some(secret) = hook {
+            spec["webhook"] = json!({"secretRef": {"name": secret}});
         }
-        json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "GitSource", "metadata": {"name": "x", "namespace": "civil"}, "spec": spec})
+        let mut source = GitSource::new(name, serde_json::from_value(spec).unwrap());
+        source.metadata.namespace = Some(NAMESPACE.into());
+        DeserializeGuard(Ok(source))
     }
 
     fn sign(body: &str) -> String {
@@ -289,6 +303,8 @@ mod tests {
             ),
             ("/hook/civil/plain", good(), "{}"),
             ("/hook/civil/absent", good(), "{}"),
+            ("/hook/civil/lost", good(), "{}"),
+            ("/hook/tax/hooked", good(), "{}"),
             ("/hook/..%2f..%2fsecrets/x", good(), "{}"),
         ] {
             assert_eq!(post(&sources, path, header, body).await, 401, "{path}");
@@ -315,21 +331,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_cannot_make_api_requests_without_end() {
+    async fn guesses_cost_no_request_and_a_wrong_signature_one_a_minute() {
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let sources = sources(Arc::clone(&requests));
-        let mut refused = 0;
+        let wrong = || Some(("X-Hub-Signature-256", sign("other")));
         for n in 0..50 {
-            let status = post(
-                &sources,
-                &format!("/hook/civil/guess-{n}"),
-                Some(("X-Hub-Signature-256", sign("{}"))),
-                "{}",
-            )
-            .await;
-            refused += u32::from(status == 429);
+            assert_eq!(
+                post(&sources, &format!("/hook/civil/guess-{n}"), wrong(), "{}").await,
+                401
+            );
         }
-        assert!(refused >= 30, "{refused}");
-        assert!(requests.lock().unwrap().len() <= 20);
+        assert!(requests.lock().unwrap().is_empty());
+        for _ in 0..50 {
+            assert_eq!(post(&sources, "/hook/civil/hooked", wrong(), "{}").await, 401);
+        }
+        assert_eq!(*requests.lock().unwrap(), ["/api/v1/namespaces/civil/secrets/hook"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_sources_are_listed_nobody_is_called_a_stranger() {
+        let sources = unlisted(Arc::default());
+        let good = || Some(("X-Hub-Signature-256", sign("{}")));
+        assert_eq!(post(&sources, "/hook/civil/hooked", good(), "{}").await, 503);
+        let (reader, _writer) = reflector::store();
+        sources.watched.set(reader).ok().unwrap();
+        assert_eq!(post(&sources, "/hook/civil/hooked", good(), "{}").await, 503);
+        assert!(!was_asked(&sources));
     }
 }

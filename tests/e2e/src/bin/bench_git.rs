@@ -228,8 +228,11 @@ impl<'a> Bench<'a> {
         let started = self.system.tell()?;
         self.system.wait(&commit)?;
         let mut measured = self.measure(&from, started)?;
-        let fetched = self.system.fetched(&commit, &self.requests(from.mark)?)?;
-        measured.after_fetch = fetched.map(|at| measured.done - at);
+        let requests = self.requests(from.mark)?;
+        measured.after_fetch = self.system.fetched(&commit, &requests)?.map(|at| {
+            let after = requests.iter().filter(|r| r.done > at).count();
+            (measured.done - at, after)
+        });
         Ok(measured)
     }
 

@@ -10,6 +10,8 @@ mod bulk;
 mod drain;
 #[path = "../promises/one_house.rs"]
 mod one_house;
+mod placement;
 mod rotation;
 mod single;
 mod subscription;
+mod upgrade;

@@ -79,7 +79,7 @@ fn rotation(house: &House) -> Result<(), String> {
     let rw = Access::to(&set, "rw").unwrap();
     let first = authority(&set);
     let leads = || (set.primary().unwrap(), set.term().unwrap());
-    let before = (containers(&set), leads());
+    let before = (set.containers().unwrap(), leads());
     rw.trusting(&first).unwrap().query("select 1").unwrap();
     let leaf = secret(&set, "db-1-tls", "tls.crt");
     // A session that lasts does not see certificates; new ones are the test's own.
@@ -110,7 +110,7 @@ fn rotation(house: &House) -> Result<(), String> {
     assert_ne!(now, first, "the authority is another one");
     assert_ne!(secret(&set, "db-1-tls", "tls.crt"), leaf, "and so are certificates");
     replication_begins_anew(&set, &rw.trusting(&now).unwrap());
-    let after = (containers(&set), leads());
+    let after = (set.containers().unwrap(), leads());
     assert_eq!(after.0, before.0, "nothing was restarted");
     let verdict = writers.finish().unwrap();
     let longest = verdict.outages.iter().map(|o| o.length()).max().unwrap_or(0);
@@ -139,14 +139,6 @@ fn secret(set: &Set<'_>, name: &str, key: &str) -> String {
 /// The certificate of the authority that issues now.
 fn authority(set: &Set<'_>) -> String {
     secret(set, "db-ca", "tls.crt")
-}
-
-/// Name, UID and restarts of each Pod.
-fn containers(set: &Set<'_>) -> String {
-    let each = "{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].restartCount}";
-    let path = format!("jsonpath={{range .items[*]}}{each}{{\"\\n\"}}{{end}}");
-    let args = ["-n", NAMESPACE, "get", "pods", "-o", &path];
-    set.house.kubectl(&args).unwrap()
 }
 
 /// Waits until the authority is another one, and each member shows a certificate that it has issued: a client that trusts

@@ -1,4 +1,5 @@
-//! Each PostgreSQL major version; 17 runs in every other test. 16 is in no suite of Debian's: its binaries are those that Maven
+//! Each PostgreSQL major version, an image in the shape of the official one, and any user ID; Debian's 17 as the default user runs in
+//! every other test. 16 is in no suite of Debian's: its binaries are those that Maven
 //! Central and `PyPI` have.
 
 use std::io::Write;
@@ -17,7 +18,42 @@ const START: Duration = Duration::from_secs(240);
 #[test]
 #[ignore = "needs root and a bed: make test"]
 fn postgresql_15_survives_faults_and_takes_up_parameters() {
-    lives(15, &house().bed.push_postgres(15).unwrap().tagged);
+    lives(15, &house().bed.push_postgres(15).unwrap().tagged, None);
+}
+
+/// The official image names no user that may run restricted, keeps programs where Debian does, declares a volume and has an
+/// entrypoint of its own; its `postgres` is 999.
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn an_image_in_the_official_shape_survives_faults_as_its_own_user() {
+    lives(17, &house().bed.push_official().unwrap().tagged, Some(999));
+}
+
+/// Some clusters give each namespace a range of user IDs that no image knows.
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn an_engine_runs_as_a_user_that_no_image_knows() {
+    const NOBODYS: u32 = 1_000_650_000;
+    in_namespace("anyuser", |house, ns| {
+        let mut set = Set::named(house, ns, "db");
+        set.user = Some(NOBODYS);
+        set.change(2, "").unwrap();
+        set.wait_ready(START).unwrap();
+        runs_as(&set, NOBODYS);
+        let rw = Access::to(&set, "rw").unwrap();
+        let standby = set.replicas().unwrap();
+        follows(&set, &rw, standby.first().unwrap());
+    });
+}
+
+/// The agent and every program below it, in each member.
+fn runs_as(set: &Set<'_>, user: u32) {
+    for pod in set.behind("r").unwrap() {
+        let processes = "for p in /proc/[0-9]*; do stat -c %u $p; done | sort -u";
+        let args = ["exec", &pod, "-c", "postgresql", "--", "sh", "-c", processes];
+        let users = set.house.kubectl(&[&["-n", &set.namespace], &args[..]].concat());
+        assert_eq!(users.unwrap().trim(), user.to_string(), "{pod}");
+    }
 }
 
 #[test]
@@ -41,17 +77,21 @@ fn lives_if_there(major: u8) {
             // Not with `eprintln!`: what a test that passes says with it is not shown.
             std::io::stderr().write_all(line.as_bytes()).unwrap();
         }
-        image => lives(major, &image.unwrap().tagged),
+        image => lives(major, &image.unwrap().tagged, None),
     }
 }
 
 /// The life of a set of three of this major: made, primary killed, primary's Pod deleted, restarted for a parameter.
-fn lives(major: u8, image: &str) {
+fn lives(major: u8, image: &str, user: Option<u32>) {
     in_namespace(&format!("postgres{major}"), |house, ns| {
         let mut set = Set::named(house, ns, "db");
         set.image = image.to_owned();
+        set.user = user;
         set.change(3, "").unwrap();
         set.wait_ready(START).unwrap();
+        if let Some(user) = user {
+            runs_as(&set, user);
+        }
         let rw = Access::to(&set, "rw").unwrap();
         let number = rw.query("show server_version_num").unwrap();
         assert!(number.starts_with(&major.to_string()), "{number}");
