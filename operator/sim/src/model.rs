@@ -292,6 +292,7 @@ impl Member {
         VolumeSeen {
             disk: self.disk.clone(),
             whole: dir.is_some(),
+            damaged: false,
             system_identifier: dir.map(|d| d.system),
             clean: dir.is_some_and(|d| d.clean),
             control: dir.map(|d| Position {

@@ -16,9 +16,6 @@ use crate::files::{make_private_dir, read_optional, remove_all, rename_durable, 
 use crate::layout::Layout;
 use crate::volume::{load, persist};
 
-/// How many directories set aside for a person are kept; the newest ones.
-const KEPT: usize = 2;
-
 /// A move under way.
 #[derive(Debug, Deserialize, Serialize)]
 struct Move {
@@ -86,8 +83,7 @@ fn place_of(layout: &Layout, dir: &DirId) -> Result<Option<PathBuf>> {
     Ok(places(layout)?.into_iter().rfind(|place| is_place_of(place, dir)))
 }
 
-/// Keeps the data directory under another name: until it has to come back, or (without `aside`) for a person. Of the latter
-/// only the newest ones stay.
+/// Keeps the data directory under another name: until it has to come back, or (without `aside`) until a person removes it.
 pub fn set_aside(layout: &Layout, why: &str, aside: Option<Aside>) -> Result<()> {
     finish_move(layout)?;
     let disk = load(layout)?;
@@ -108,12 +104,7 @@ pub fn set_aside(layout: &Layout, why: &str, aside: Option<Aside>) -> Result<()>
     if let Err(e) = fs::write(to.join("holdfast-aside.txt"), format!("{why}\n")) {
         tracing::warn!("no note beside the directory that was set aside: {e}");
     }
-    let disk = load(layout)?;
-    let needed = |place: &PathBuf| disk.aside.iter().any(|aside| is_place_of(place, &aside.dir));
-    let mut kept = places(layout)?;
-    kept.retain(|place| !needed(place));
-    let extra = kept.len().saturating_sub(KEPT);
-    kept.iter().take(extra).try_for_each(|old| remove_all(old))
+    Ok(())
 }
 
 /// Puts a directory back that was set aside. What is in its place goes first: its room may be needed.
@@ -124,7 +115,7 @@ pub fn put_back(layout: &Layout, dir: &DirId) -> Result<()> {
         return Ok(());
     }
     let from = place_of(layout, dir)?;
-    let (Some(from), Some(then)) = (from, disk.put_back(dir)) else {
+    let (Some(from), Some(then)) = (from, disk.clone().put_back(dir)) else {
         return Err(Error::Permanent(format!(
             "{dir} is not in {}: somebody removed it",
             layout.aside().display()
@@ -132,6 +123,14 @@ pub fn put_back(layout: &Layout, dir: &DirId) -> Result<()> {
     };
     remove_all(&layout.making())?;
     waiting::keep(&layout.pgdata(), &layout.waiting());
+    // A copy that is not whole holds nothing that its source has not; another one was made to its end, and can only be damaged.
+    if disk.dir.is_some() && !disk.half && layout.pgdata().exists() {
+        set_aside(
+            layout,
+            "another directory, which an election lacks, takes its place",
+            None,
+        )?;
+    }
     remove_all(&layout.pgdata())?;
     move_directory(layout, &from, &layout.pgdata(), then)
 }
@@ -215,6 +214,10 @@ mod tests {
     }
 
     async fn looked_at(l: &Layout) -> DiskState {
+        use std::os::unix::fs::PermissionsExt;
+        let program = l.volume.join("pg_controldata");
+        fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let bin = Binaries {
             dir: l.volume.clone(),
             major: 17,
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_set_aside_for_a_person_are_kept_up_to_a_number_and_those_that_may_come_back_all() {
+    fn every_directory_set_aside_for_a_person_is_kept() {
         let tmp = tempfile::tempdir().unwrap();
         let l = layout(tmp.path());
         set_aside_for_a_clone(&l, None);
@@ -342,8 +345,8 @@ mod tests {
             assert_eq!(load(&l).unwrap().dir, None);
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+        let names = ["old", "d0", "d1", "d2", "d3"];
         let left = places(&l).unwrap();
-        let names = ["old", "d2", "d3"];
         assert_eq!(left.len(), names.len(), "{left:?}");
         assert!(
             left.iter()
@@ -351,5 +354,21 @@ mod tests {
                 .all(|(place, name)| is_place_of(place, &id(name))),
             "{left:?}"
         );
+    }
+
+    #[test]
+    fn what_comes_back_takes_nothing_away_that_was_made_to_its_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        let l = layout(tmp.path());
+        set_aside_for_a_clone(&l, None);
+        let damaged = DiskState {
+            half: false,
+            ..load(&l).unwrap()
+        };
+        persist(&l, &damaged).unwrap();
+        put_back(&l, &id("old")).unwrap();
+        assert_eq!((what(&l).as_str(), load(&l).unwrap().dir), ("old", Some(id("old"))));
+        let kept = place_of(&l, &id("new")).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(kept.join("what")).unwrap(), "new");
     }
 }

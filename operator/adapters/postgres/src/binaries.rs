@@ -87,6 +87,11 @@ impl Binaries {
 
     /// Runs a program to its end and gives what it wrote to standard output.
     pub async fn run(&self, program: &str, args: &[&str], deadline: Duration) -> Result<String> {
+        Ok(self.both(program, args, deadline).await?.0)
+    }
+
+    /// The same, with what it wrote to standard error although it succeeded.
+    pub async fn both(&self, program: &str, args: &[&str], deadline: Duration) -> Result<(String, String)> {
         let mut cmd = self.command(program);
         cmd.args(args)
             .stdout(Stdio::piped())
@@ -100,13 +105,19 @@ impl Binaries {
                 program: program.to_owned(),
                 source,
             })?;
-        if out.status.success() {
-            return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+        let said = String::from_utf8_lossy(&out.stderr);
+        match out.status.code() {
+            Some(0) => Ok((String::from_utf8_lossy(&out.stdout).into_owned(), said.into_owned())),
+            Some(_) => Err(Error::Program {
+                program: program.to_owned(),
+                output: last_lines(&said),
+            }),
+            // Killed from outside, which says nothing about what it looked at.
+            None => Err(Error::Spawn {
+                program: program.to_owned(),
+                source: std::io::Error::other(out.status.to_string()),
+            }),
         }
-        Err(Error::Program {
-            program: program.to_owned(),
-            output: last_lines(&String::from_utf8_lossy(&out.stderr)),
-        })
     }
 }
 

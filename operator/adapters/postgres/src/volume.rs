@@ -67,10 +67,10 @@ pub fn new_dir_id(member: &MemberName) -> DirId {
 /// Reads the control file of a data directory.
 pub async fn control(bin: &Binaries, pgdata: &Path) -> Result<Control> {
     let dir = pgdata.to_string_lossy();
-    let text = bin
-        .run("pg_controldata", &["-D", &dir], Duration::from_secs(10))
+    let (text, said) = bin
+        .both("pg_controldata", &["-D", &dir], Duration::from_secs(10))
         .await?;
-    control::parse(&text)
+    control::parse(&text, &said)
 }
 
 /// Looks at the volume. What a crash left half-made is removed.
@@ -89,19 +89,25 @@ pub async fn look(bin: &Binaries, layout: &Layout) -> Result<VolumeSeen> {
         return Ok(VolumeSeen {
             disk,
             whole: false,
+            damaged: false,
             system_identifier: None,
             clean: false,
             control: None,
         });
     }
-    let seen = control(bin, &pgdata).await;
-    if let Err(e) = &seen {
-        tracing::error!("the control file cannot be read: {e}");
-    }
-    let seen = seen.ok();
+    let seen = match control(bin, &pgdata).await {
+        Ok(seen) => Some(seen),
+        // What the program found, not that it could not be asked: a disk that hangs damages nothing.
+        Err(e @ (Error::Program { .. } | Error::State(_))) => {
+            tracing::error!("the control file cannot be used: {e}");
+            None
+        }
+        Err(e) => return Err(e),
+    };
     Ok(VolumeSeen {
         disk,
         whole: seen.is_some(),
+        damaged: seen.is_none(),
         system_identifier: seen.as_ref().map(|c| c.system_identifier),
         clean: seen.as_ref().is_some_and(|c| c.clean),
         control: seen.map(|c| c.end(&pgdata)),

@@ -89,3 +89,40 @@ fn a_former_primary_is_started_once_it_is_gone_and_lets_clients_in_once_it_follo
         },
     );
 }
+
+/// A directory whose control file is damaged is neither whole nor empty, whatever a major version says of it and where.
+#[test]
+fn a_damaged_control_file_is_told_from_none() {
+    unprivileged("a_damaged_control_file_is_told_from_none", async {
+        let (_set, mut a, b, c) = streaming().await;
+        let standby = b.pg.layout();
+        for m in [&b, &c, &a] {
+            m.pg.stop(HowToStop::Fence { kill_after_ms: 1000 }).await.unwrap();
+        }
+        a.until("down", |e| matches!(e, Engine::Down { .. })).await;
+        let look = async || holdfast_postgres::volume::look(&b.pg.bin, standby).await.unwrap();
+        let sound = look().await;
+        assert!(sound.whole && !sound.damaged, "{sound:?}");
+
+        let file = b.pgdata().join("global/pg_control");
+        let before = std::fs::read(&file).unwrap();
+        let mut flipped = before.clone();
+        // Within the newest checkpoint's position, so that only the checksum tells.
+        flipped[40] ^= 0x10;
+        std::fs::write(&file, &flipped).unwrap();
+        let seen = look().await;
+        assert!(!seen.whole && seen.damaged && seen.control.is_none(), "{seen:?}");
+        std::fs::write(&file, &before[..100]).unwrap();
+        let seen = look().await;
+        assert!(!seen.whole && seen.damaged, "{seen:?}");
+        std::fs::remove_file(&file).unwrap();
+        let seen = look().await;
+        assert!(!seen.whole && seen.damaged, "{seen:?}");
+        std::fs::write(&file, &before).unwrap();
+        assert_eq!(look().await, sound);
+
+        std::fs::remove_dir_all(b.pgdata()).unwrap();
+        let seen = look().await;
+        assert!(!seen.whole && !seen.damaged && seen.disk.dir.is_none(), "{seen:?}");
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::proof::{Seal, proves};
+use super::proof::{Missing, Seal, missing, proves};
 use super::record::{DirId, MemberName, Position, Rule};
 
 /// What an election knows: seals of one term, by member.
@@ -57,16 +57,10 @@ impl Election<'_> {
             .any(|(other, seal)| other != me && live(other) && self.rank(other, seal.position) > mine)
     }
 
-    /// The directories whose seals are missing for a proof: one of the leader's own, or the rest of S.
-    pub fn missing(&self) -> Vec<DirId> {
+    /// What is missing for a proof.
+    pub fn missing(&self) -> Missing {
         let sealed = |dir: &DirId| self.seals.values().chain(self.beside).any(|seal| seal.dir == *dir);
-        self.rule
-            .leader
-            .iter()
-            .chain(&self.rule.standbys)
-            .filter(|dir| !sealed(dir))
-            .cloned()
-            .collect()
+        missing(self.rule, sealed, self.lost)
     }
 }
 

@@ -53,6 +53,38 @@ pub fn proven_by<'a>(rule: &Rule, seals: impl IntoIterator<Item = (&'a DirId, bo
     own || members >= seals_needed_without(rule, lost)
 }
 
+/// What would complete a proof: the leader's own directory as it led, or any so many of these standbys'.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The leader's directory, unless it is here.
+    pub leader: Option<DirId>,
+    /// Directories of S that are not here; none where not even all of them would do.
+    pub standbys: Vec<DirId>,
+    /// How many of these have to come. None: those who are here prove.
+    pub of_them: usize,
+}
+
+/// What is missing for a proof beside the directories that are here, which may not have led. The same arguments as [`proves`].
+pub fn missing(rule: &Rule, here: impl Fn(&DirId) -> bool, lost: &[DirId]) -> Missing {
+    let (mut found, mut standbys) = (0, Vec::new());
+    for dir in rule.standbys.iter().filter(|dir| !lost.contains(*dir)) {
+        if here(dir) {
+            found += 1;
+        } else {
+            standbys.push(dir.clone());
+        }
+    }
+    let of_them = seals_needed_without(rule, lost).saturating_sub(found);
+    if of_them == 0 || of_them > standbys.len() {
+        standbys.clear();
+    }
+    Missing {
+        leader: rule.leader.clone().filter(|dir| !here(dir)),
+        standbys,
+        of_them,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -123,6 +155,27 @@ mod tests {
             if acked.len() > usize::from(q) && kept && proves(&rule(n, q), &sealed, &lost) {
                 prop_assert!(sealed.iter().any(|s| acked.contains(&s.dir)));
             }
+        }
+
+        /// Whoever is named completes a proof, and fewer do not.
+        #[test]
+        fn those_who_are_missing_would_prove(n in 0usize..=6, q in 0u16..=6, here in 0u32..128, lost in 0u32..128) {
+            prop_assume!(usize::from(q) <= n);
+            let rule = rule(n, q);
+            let among = |bits: u32, from: usize| (from..=n).filter(move |i| bits >> i & 1 == 1);
+            let mut sealed: Vec<Seal> = among(here, 1).map(|i| seal(i, None)).collect();
+            let lost: Vec<DirId> = among(lost, 0).map(dir).collect();
+            let is_here = |dir: &DirId| sealed.iter().any(|seal| seal.dir == *dir);
+            let missing = missing(&rule, is_here, &lost);
+            prop_assert_eq!(missing.of_them == 0, proves(&rule, &sealed, &lost));
+            prop_assert_eq!(&missing.leader, &rule.leader);
+            let leads: Vec<Seal> = sealed.iter().cloned().chain([seal(0, Some(Term(1)))]).collect();
+            prop_assert!(proves(&rule, &leads, &lost));
+            for (come, dir) in missing.standbys.iter().enumerate() {
+                prop_assert_eq!(come >= missing.of_them, proves(&rule, &sealed, &lost));
+                sealed.push(Seal { dir: dir.clone(), ..seal(1, None) });
+            }
+            prop_assert_eq!(proves(&rule, &sealed, &lost), missing.of_them == 0 || !missing.standbys.is_empty());
         }
 
         /// A set of seals that proves meets every set of q members that could have acknowledged.

@@ -77,6 +77,12 @@ impl Instance {
         })
     }
 
+    /// A directory that was made to its end and whose control file is damaged since.
+    fn damaged(&self) -> bool {
+        let damaged = self.volume.as_ref().is_some_and(|volume| volume.damaged);
+        damaged && !self.disk.half
+    }
+
     /// A directory of another database system than the record's.
     fn foreign(&self, record: &Record) -> bool {
         let own = self.volume.as_ref().and_then(|volume| volume.system_identifier);
@@ -328,9 +334,9 @@ impl Instance {
     /// Clones, in this order:
     ///
     /// 1. The directory was marked half for a rewind that has not begun: rewind.
-    /// 2. Not before the leader writes its term; over a whole directory, not before it is `Leading`.
-    /// 3. A directory that once led, or that a person gave up, or that the rule names, might hold the only copy of something:
-    ///    it is set aside, not removed. What one that the rule names would seal with moves with it; it comes back if the
+    /// 2. Not before the leader writes its term; over a whole directory, or a damaged one, not before it is `Leading`.
+    /// 3. A directory that once led, or that a person gave up, or that the rule names, or whose control file is damaged, might hold the
+    ///    only copy of something: it is set aside, not removed. What one that the rule names would seal with moves with it; it comes back if the
     ///    leader is lost before the copy is whole.
     /// 4. The old identity is given up before the copy begins.
     fn clone_from(&mut self, record: &Record) {
@@ -347,7 +353,8 @@ impl Instance {
             return;
         }
         let whole = self.volume.as_ref().is_some_and(|volume| volume.whole) && !self.disk.half;
-        if whole && record.phase != Phase::Leading {
+        let damaged = self.damaged();
+        if (whole || damaged) && record.phase != Phase::Leading {
             return;
         }
         let Some(from) = self.source(record) else { return };
@@ -356,12 +363,14 @@ impl Instance {
         });
         let (foreign, forsaken) = (self.foreign(record), self.forsaken(record));
         let named = self.named(record) && !foreign && !forsaken && !self.mutation.is(Mutant::ClonesOverNamed);
-        if whole && (self.disk.led.is_some() || foreign || forsaken || named) {
+        if damaged || (whole && (self.disk.led.is_some() || foreign || forsaken || named)) {
+            let because = if damaged { ": its control file is damaged" } else { "" };
             let why = format!(
-                "{} leads term {}, and this directory cannot follow",
+                "{} leads term {}, and this directory cannot follow{because}",
                 record.leader, record.term
             );
-            let aside = self.disk.dir.clone().filter(|_| named).map(|dir| Aside {
+            // What is damaged can seal nothing, so it does not come back by itself.
+            let aside = self.disk.dir.clone().filter(|_| named && whole).map(|dir| Aside {
                 dir,
                 led: self.disk.led,
                 base: self.disk.base,
@@ -445,5 +454,57 @@ impl Instance {
             disk.half = !initdb;
             disk.testimony = None;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instance::rig::{begins_on, dir, hears, leader};
+    use crate::instance::{DiskState, Event, Moment, VolumeSeen};
+
+    /// "b" begins on a directory whose control file is damaged, and hears that "a" leads.
+    fn damaged(half: bool) -> Vec<Effect> {
+        let disk = DiskState {
+            dir: Some(dir("d9")),
+            half,
+            ..DiskState::default()
+        };
+        let volume = VolumeSeen {
+            disk,
+            whole: false,
+            damaged: true,
+            system_identifier: None,
+            clean: false,
+            control: None,
+        };
+        let (mut b, mut out) = begins_on("b", volume);
+        out.extend(b.step(Moment(5), Event::Engine(Engine::Down { clean: false })));
+        let address = Some("10.0.0.1".into());
+        let beat = Heartbeat { address, ..leader() };
+        out.extend(hears(&mut b, 10, "a", beat));
+        out.extend(b.step(Moment(100), Event::Tick));
+        out
+    }
+
+    #[test]
+    fn a_directory_with_a_damaged_control_file_is_set_aside_and_never_cloned_over() {
+        let out = damaged(false);
+        let aside =
+            |effect: &Effect| matches!(effect, Effect::SetAside { aside: None, why } if why.contains("damaged"));
+        assert!(out.iter().any(aside), "{out:?}");
+        assert!(
+            !out.iter().any(|effect| matches!(effect, Effect::Clone { .. })),
+            "{out:?}"
+        );
+    }
+
+    #[test]
+    fn one_that_was_never_made_to_its_end_is_made_again() {
+        let out = damaged(true);
+        assert!(
+            !out.iter().any(|effect| matches!(effect, Effect::SetAside { .. })),
+            "{out:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Whether the leader is lost, and whether it is this member's turn to say so.
 
-use crate::failover::{DirId, MemberName, Phase, Record};
+use crate::failover::{DirId, MemberName, Phase, Record, proof};
 
 use super::event::Engine;
 use super::machine::Instance;
@@ -106,9 +106,26 @@ impl Instance {
             };
             self.disk.dir.as_ref() == Some(dir) || self.beside().contains(dir) || self.peers.of.iter().any(heard)
         };
-        let rule = record.rule.leader.iter().chain(&record.rule.standbys);
-        let needs = rule.filter(|dir| !here(dir)).map(|dir| self.member_of(dir)).collect();
-        Why::ProofImpossible { needs }
+        let mut missing = proof::missing(&record.rule, here, &record.given_up);
+        // A member that is here without the directory has nothing to come back with.
+        let away = |dir: &DirId| {
+            let member = self.member_of(dir);
+            member != self.me && !self.live(&member)
+        };
+        missing.leader = missing.leader.filter(away);
+        missing.standbys.retain(away);
+        self.unproved(&missing)
+    }
+
+    /// The same by members.
+    pub(super) fn unproved(&self, missing: &proof::Missing) -> Why {
+        let members = |dirs: &[DirId]| dirs.iter().map(|dir| self.member_of(dir)).collect();
+        let enough = missing.standbys.len() >= missing.of_them;
+        Why::ProofImpossible {
+            leader: missing.leader.as_ref().map(|dir| self.member_of(dir)),
+            standbys: if enough { members(&missing.standbys) } else { Vec::new() },
+            of_them: missing.of_them,
+        }
     }
 
     /// How long this member lets others go first.

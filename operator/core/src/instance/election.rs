@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::failover::{DirId, Election, MemberName, Phase, Record, Rule, Seal, Term, position, proof};
 
+use super::Moment;
 use super::machine::Instance;
 use super::message::Role;
 use super::mutant::Mutant;
 use super::spec::{Command, Durability};
-use super::{Moment, Why};
 
 /// A loss that a person accepts.
 #[derive(Clone, Debug)]
@@ -107,8 +107,7 @@ impl Instance {
                 return;
             }
             let missing = election.missing();
-            let needs = missing.iter().map(|dir| self.member_of(dir)).collect();
-            self.wait(Why::ProofImpossible { needs });
+            self.wait(self.unproved(&missing));
             return self.accept_loss(record);
         }
         if !record.given_up.is_empty() && self.waits_for_everybody(term) {

@@ -134,3 +134,65 @@ impl Instance {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{POINT, comes_back, done, follower, hears, looks, opens, written};
+    use super::super::{Engine, Event, Heartbeat, ReplicaSeen, SetSpec, Work};
+    use super::*;
+    use crate::failover::{DirId, Lsn};
+
+    const BOUND: u64 = 1000;
+
+    /// Who is behind `-ro` and `-r` of a leader whose standby "b" has replayed so much, and streams or not.
+    fn readers(replayed: Lsn, streaming: bool) -> (BTreeSet<MemberName>, BTreeSet<MemberName>) {
+        let mut leader = comes_back();
+        let spec = leader.spec.clone().unwrap();
+        let spec = SetSpec {
+            read_lag_bytes: BOUND,
+            ..spec
+        };
+        leader.step(Moment(12), Event::Spec(spec));
+        for (at, name, own) in [(15, "b", "d2"), (16, "c", "d3")] {
+            let dir = Some(DirId(own.into()));
+            hears(&mut leader, at, name, Heartbeat { dir, ..follower() });
+        }
+        looks(&mut leader, 20, false);
+        written(&mut leader, 30);
+        let mut out = looks(&mut leader, 40, true);
+        assert!(opens(&out), "{out:?}");
+        out.extend(done(&mut leader, 45, Work::Gate));
+        let Engine::Primary(mut seen) = (*leader.engine).clone() else {
+            panic!("it leads");
+        };
+        let flushed = Lsn(POINT.0 + 5000);
+        seen.flushed = flushed;
+        let replica = |own: &str, replayed, streaming| ReplicaSeen {
+            dir: DirId(own.into()),
+            streaming,
+            flushed,
+            replayed,
+            counts: true,
+        };
+        seen.replicas = vec![replica("d2", replayed, streaming), replica("d3", flushed, true)];
+        out.extend(leader.step(Moment(50), Event::Engine(Engine::Primary(seen))));
+        let published = out.iter().rev().find_map(|effect| match effect {
+            Effect::Publish(endpoints) => Some((endpoints.ro.clone(), endpoints.r.clone())),
+            _ => None,
+        });
+        published.unwrap_or_else(|| panic!("nothing is published: {out:?}"))
+    }
+
+    #[test]
+    fn a_replica_beyond_the_bound_of_lag_gets_no_readers() {
+        let names = |all: &[&str]| all.iter().map(|m| MemberName((*m).into())).collect::<BTreeSet<_>>();
+        let at_the_bound = Lsn(POINT.0 + 5000 - BOUND);
+        assert_eq!(
+            readers(at_the_bound, true),
+            (names(&["b", "c"]), names(&["a", "b", "c"]))
+        );
+        let beyond = Lsn(at_the_bound.0 - 1);
+        assert_eq!(readers(beyond, true), (names(&["c"]), names(&["a", "c"])));
+        assert_eq!(readers(at_the_bound, false), (names(&["c"]), names(&["a", "c"])));
+    }
+}

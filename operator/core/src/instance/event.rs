@@ -119,6 +119,8 @@ pub struct VolumeSeen {
     pub disk: DiskState,
     /// A complete data directory is there.
     pub whole: bool,
+    /// A data directory is there whose control file cannot be read or is damaged: not `whole`, and perhaps the only copy of something.
+    pub damaged: bool,
     /// From the control file of a whole directory.
     pub system_identifier: Option<u64>,
     /// From the control file: the last shutdown was clean (primary or standby).

@@ -95,7 +95,8 @@ impl Instance {
         });
     }
 
-    /// A work failed: tried again after a pause; one that cannot succeed puts the member on the next rung.
+    /// A work failed: tried again after a pause that doubles. A start that cannot succeed puts the member on the rung of the clone; a
+    /// rewind marks its directory before it begins, so after one that failed nothing is left but a clone.
     pub(super) fn failed(&mut self, work: Work, why: &str, permanent: bool) {
         let what = match work {
             Work::Initdb => "initdb",

@@ -79,8 +79,7 @@ impl Instance {
         if record.rule.leader.is_none() {
             return self.wait(Why::FirstVolumeLost);
         }
-        let needs = record.rule.standbys.iter().map(|dir| self.member_of(dir)).collect();
-        self.wait(Why::ProofImpossible { needs });
+        self.wait(self.proof_impossible(record));
         if self.could_prove(record, &record.given_up) {
             self.open(record, self.me.clone(), None);
         }

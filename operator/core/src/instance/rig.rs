@@ -29,14 +29,20 @@ pub(super) fn record() -> Record {
 
 /// A member that has its volume, its wish and the record. What it does then is the second.
 pub(super) fn begins(name: &str, disk: DiskState) -> (Instance, Vec<Effect>) {
-    let mut member = Instance::new(MemberName(name.into()), Timings::default(), 1);
     let volume = VolumeSeen {
         disk,
         whole: true,
+        damaged: false,
         system_identifier: None,
         clean: false,
         control: None,
     };
+    begins_on(name, volume)
+}
+
+/// The same on any volume.
+pub(super) fn begins_on(name: &str, volume: VolumeSeen) -> (Instance, Vec<Effect>) {
+    let mut member = Instance::new(MemberName(name.into()), Timings::default(), 1);
     let of = |name: &str| MemberSpec {
         name: MemberName(name.into()),
         address: None,

@@ -28,8 +28,12 @@ pub enum Why {
     WaitsForStandbys { have: usize, need: usize },
     /// Sealed for an election.
     Sealed { term: Term },
-    /// The election cannot prove that no commit is lost without these members' return.
-    ProofImpossible { needs: Vec<MemberName> },
+    /// The election cannot prove that no commit is lost without the leader's return, or that of so many of these standbys.
+    ProofImpossible {
+        leader: Option<MemberName>,
+        standbys: Vec<MemberName>,
+        of_them: usize,
+    },
     /// Opened an election because the leader is gone.
     ElectionOpened { term: Term, leader: MemberName },
     /// Elected; promoting.
@@ -107,9 +111,27 @@ impl fmt::Display for Why {
                 write!(f, "commits wait: {have} of {need} required standbys are caught up")
             }
             Why::Sealed { term } => write!(f, "sealed for the election of term {term}"),
-            Why::ProofImpossible { needs } => {
-                f.write_str("no member can prove that it holds every acknowledged commit; the return of one of these would prove it:")?;
-                needs.iter().try_for_each(|m| write!(f, " {m}"))
+            Why::ProofImpossible {
+                leader,
+                standbys,
+                of_them,
+            } => {
+                f.write_str("no member can prove that it holds every acknowledged commit; ")?;
+                let names: Vec<&str> = standbys.iter().map(|m| m.0.as_str()).collect();
+                let names = names.join(", ");
+                let standbys = match of_them {
+                    _ if standbys.is_empty() => None,
+                    n if *n == standbys.len() && *n > 1 => Some(format!("of all of {names}")),
+                    1 if standbys.len() == 1 => Some(format!("of {names}")),
+                    n => Some(format!("of any {n} of {names}")),
+                };
+                match (leader, standbys) {
+                    (Some(leader), Some(standbys)) => write!(f, "the return of {leader}, or {standbys}, would prove it"),
+                    (Some(leader), None) => write!(f, "only the return of {leader} would prove it"),
+                    (None, Some(standbys)) => write!(f, "the return {standbys} would prove it"),
+                    (None, None) if *of_them == 0 => f.write_str("a member that is here and holds more log may"),
+                    (None, None) => f.write_str("the directories that could are gone, or those who have them are here and not ready yet"),
+                }
             }
             Why::ElectionOpened { term, leader } => write!(f, "opened the election of term {term}: {leader} is gone"),
             Why::Promoting { term } => write!(f, "elected for term {term}; promoting"),
@@ -123,6 +145,48 @@ impl fmt::Display for Why {
             Why::SetAside { why } => write!(f, "set its data directory aside: {why}"),
             Why::FencedByHand => f.write_str("fenced by a person; `kubectl holdfast unfence` lets it go"),
             Why::ShuttingDown => f.write_str("shuts down as asked"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_that_is_impossible_says_whose_return_would_do() {
+        let told = |leader: Option<&str>, standbys: &[&str], of_them| {
+            let name = |m: &str| MemberName(m.into());
+            let why = Why::ProofImpossible {
+                leader: leader.map(name),
+                standbys: standbys.iter().map(|m| name(m)).collect(),
+                of_them,
+            };
+            why.to_string().split_once("; ").unwrap().1.to_owned()
+        };
+        for (leader, standbys, of_them, text) in [
+            (
+                Some("a"),
+                &["b", "c"][..],
+                1,
+                "the return of a, or of any 1 of b, c, would prove it",
+            ),
+            (
+                Some("a"),
+                &["b", "c"],
+                2,
+                "the return of a, or of all of b, c, would prove it",
+            ),
+            (Some("a"), &["b"], 1, "the return of a, or of b, would prove it"),
+            (Some("a"), &[], 1, "only the return of a would prove it"),
+            (
+                None,
+                &["b", "c", "d"],
+                2,
+                "the return of any 2 of b, c, d would prove it",
+            ),
+        ] {
+            assert_eq!(told(leader, standbys, of_them), text);
         }
     }
 }
