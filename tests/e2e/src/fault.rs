@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use holdfast_bed::Host;
+use holdfast_bed::{Host, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::house::{House, SYSTEM};
@@ -46,7 +46,7 @@ pub enum Fault {
     ReplicaEngine,
     /// A replica's node stands still for 30 s.
     ReplicaFreeze,
-    /// The API server is away for 40 s.
+    /// The API server is away for two minutes.
     ApiAway,
     /// All operator pods are killed.
     Operator,
@@ -56,6 +56,8 @@ pub enum Fault {
     SecondDuringPromotion,
     /// The primary's engine is killed, and its pod again while it comes back.
     SecondDuringRewind,
+    /// The API server goes away for 20 s, and then the primary's engine is killed: nobody can be elected until it is back.
+    ApiAwayThenEngine,
 }
 
 /// What must be undone once the observation is over.
@@ -70,7 +72,9 @@ const FROZEN: Duration = Duration::from_secs(30);
 /// How long a disk stalls.
 const STALLED: Duration = Duration::from_secs(20);
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(40);
+const AWAY: Duration = Duration::from_secs(120);
+/// How long it is away where nobody can be elected meanwhile.
+const AWAY_AND_LOST: Duration = Duration::from_secs(20);
 
 impl Fault {
     /// Its name on the command line and in reports.
@@ -78,6 +82,11 @@ impl Fault {
         self.to_possible_value()
             .map(|v| v.get_name().to_owned())
             .unwrap_or_default()
+    }
+
+    /// Whether writes go on before it ends.
+    pub fn lets_write(self) -> bool {
+        self != Fault::ApiAwayThenEngine
     }
 
     /// Brings it about on a system whose members are fit.
@@ -113,6 +122,12 @@ impl Fault {
             Fault::Drain => drain(system.house(), node)?,
             Fault::ReplicaEngine => drop(bed.kill(namespace, &replica, "postgres")?),
             Fault::ApiAway => bed.api_down()?,
+            Fault::ApiAwayThenEngine => {
+                let uid = bed.pod_uid(namespace, &primary)?;
+                bed.api_down()?;
+                let hit = bed.signal_within(&uid, "postgres", Signal::SIGKILL)?;
+                ensure!(hit > 0, "{primary} has no engine to kill");
+            }
             Fault::Operator => {
                 let args = [
                     "-n",
@@ -164,6 +179,10 @@ impl Injected {
             Fault::Stall => std::thread::sleep(STALLED),
             Fault::ApiAway => {
                 std::thread::sleep(AWAY);
+                bed.api_up()?;
+            }
+            Fault::ApiAwayThenEngine => {
+                std::thread::sleep(AWAY_AND_LOST);
                 bed.api_up()?;
             }
             Fault::Drain => {

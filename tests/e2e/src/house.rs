@@ -108,6 +108,9 @@ impl House {
         say("installing both charts with Helm (usually 10 s)");
         let (repository, digest) = self.image.rsplit_once('@').context("an image without a digest")?;
         let charts = root().join("charts");
+        self.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {SYSTEM}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
+        ))?;
         let helm = |release: &str, more: &[&str]| -> Result<()> {
             let mut command = self.program("helm")?;
             command

@@ -19,6 +19,7 @@ pub mod source;
 pub mod sql;
 pub mod system;
 pub mod trial;
+pub mod walk;
 pub mod writers;
 
 pub use house::House;

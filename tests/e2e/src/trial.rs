@@ -63,7 +63,9 @@ pub fn run_with(system: &dyn System, fault: Fault, clients: u32) -> Result<Trial
         .with_context(|| format!("bringing about {fault:?}"))?;
     // Long enough for a loss that is only noticed later, such as that of a standby.
     std::thread::sleep(Duration::from_secs(4));
-    more_rows(&writers, 200).with_context(|| format!("during {fault:?}"))?;
+    if fault.lets_write() {
+        more_rows(&writers, 200).with_context(|| format!("during {fault:?}"))?;
+    }
     injected.heal(system).with_context(|| format!("ending {fault:?}"))?;
     let healed = Instant::now();
     system.wait_fit(FIT).with_context(|| format!("after {fault:?}"))?;

@@ -68,8 +68,21 @@ impl Bed {
     /// Sends a signal to the processes of a pod whose command line has `pattern` in it, oldest first, and returns how many
     /// there were. None is an error: a fault that hits nothing shows nothing.
     pub fn signal(&self, namespace: &str, pod: &str, pattern: &str, signal: Signal) -> Result<usize> {
+        let hit = self.signal_within(&self.pod_uid(namespace, pod)?, pattern, signal)?;
+        if hit == 0 {
+            bail!("no process of {namespace}/{pod} has '{pattern}' in its command line");
+        }
+        Ok(hit)
+    }
+
+    /// The UID of a pod, by which its processes are found when no API server answers.
+    pub fn pod_uid(&self, namespace: &str, pod: &str) -> Result<String> {
         let path = ["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.metadata.uid}"];
-        let uid = output(self.kubectl()?.args(path))?;
+        output(self.kubectl()?.args(path))
+    }
+
+    /// [`Bed::signal`] by the pod's UID; nobody hit is no error.
+    pub fn signal_within(&self, uid: &str, pattern: &str, signal: Signal) -> Result<usize> {
         let group = format!("/pod{uid}/");
         let mut hit = 0;
         let mut pids = cgroup::pids(&self.state()?.net.id());
@@ -86,9 +99,6 @@ impl Bed {
                 }
                 hit += 1;
             }
-        }
-        if hit == 0 {
-            bail!("no process of {namespace}/{pod} has '{pattern}' in its command line");
         }
         Ok(hit)
     }

@@ -1,21 +1,17 @@
 //! `make demo`: from nothing to a replica set that came from a Git commit, with a guide.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use holdfast_bed::Bed;
 use holdfast_bed::bed::Owner;
-use holdfast_bed::net::Host;
-use holdfast_e2e::house::{root, run, say};
+use holdfast_e2e::house::say;
+use holdfast_e2e::walk::{self, NAMESPACE, SET};
 use holdfast_e2e::{House, Set};
 
 /// The demo's bed.
 const BED: &str = "demo";
-/// What `examples/repository` calls its namespace and replica set.
-const NAMESPACE: &str = "civil";
-const SET: &str = "registry";
 
 #[derive(Parser)]
 #[command(about = "A real Kubernetes, Holdfast on it, and a Git commit that becomes a running database.")]
@@ -37,7 +33,8 @@ fn main() -> Result<()> {
     }
     let start = Instant::now();
     let house = House::open(BED, Owner::Nobody)?;
-    let commit = repository(&house)?;
+    say("making a Git repository from examples/repository, served over ssh");
+    let commit = walk::repository(&house)?;
     say(&format!(
         "waiting for the replica set of commit {} (usually 20 s)",
         short(&commit)
@@ -53,66 +50,6 @@ fn main() -> Result<()> {
 
 fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
-}
-
-/// A repository made from `examples/repository`, served over ssh, and the GitSource that follows it.
-fn repository(house: &House) -> Result<String> {
-    let git = house.bed.git()?;
-    say("making a Git repository from examples/repository, served over ssh");
-    if !git.path("civil").exists() {
-        git.create("civil")?;
-    }
-    let work = house.bed.kubeconfig()?.with_file_name("civil-work");
-    let in_work = |args: &[&str]| run(Command::new("git").current_dir(&work).args(args));
-    if !work.exists() {
-        run(Command::new("cp")
-            .arg("-r")
-            .arg(root().join("examples/repository"))
-            .arg(&work))?;
-        in_work(&["init", "-q", "-b", "main"])?;
-        // By address, because only nodes and Pods know the bed's names; the server's key is checked all the same.
-        let address = house.bed.state()?.net.ip(Host::GitSsh).to_string();
-        in_work(&[
-            "remote",
-            "add",
-            "origin",
-            &git.ssh_url("civil").replace("git-ssh.bed", &address),
-        ])?;
-        let ssh = format!(
-            "ssh -i {} -o IdentitiesOnly=yes -o UserKnownHostsFile={} -o HostKeyAlias=git-ssh.bed -o StrictHostKeyChecking=yes",
-            git.ssh_key.display(),
-            git.known_hosts.display()
-        );
-        in_work(&["config", "core.sshCommand", &ssh])?;
-        in_work(&["config", "user.name", "Demo"])?;
-        in_work(&["config", "user.email", "demo@example.org"])?;
-        in_work(&["add", "."])?;
-        in_work(&["commit", "-qm", "The registry's database"])?;
-        in_work(&["push", "-q", "-u", "origin", "main"])?;
-    }
-    let commit = in_work(&["rev-parse", "HEAD"])?.trim().to_owned();
-
-    house.apply(&format!(
-        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}}}"
-    ))?;
-    let secret = house.kubectl(&[
-        "-n",
-        NAMESPACE,
-        "create",
-        "secret",
-        "generic",
-        "git-credentials",
-        &format!("--from-file=identity={}", git.ssh_key.display()),
-        &format!("--from-file=known_hosts={}", git.known_hosts.display()),
-        "--dry-run=client",
-        "-o",
-        "yaml",
-    ])?;
-    house.apply(&secret)?;
-    let source =
-        std::fs::read_to_string(root().join("examples/gitsource-ssh.yaml")).context("examples/gitsource-ssh.yaml")?;
-    house.apply(&source.replace("ssh://git@git.example.org/civil.git", &git.ssh_url("civil")))?;
-    Ok(commit)
 }
 
 fn guide(house: &House, set: &Set<'_>) -> Result<()> {

@@ -8,6 +8,7 @@
 mod archive;
 mod bulk;
 mod drain;
+mod modes;
 #[path = "../promises/one_house.rs"]
 mod one_house;
 mod placement;

@@ -1,13 +1,14 @@
 //! One fault each, on one set that has to live through all of them.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use holdfast_core::failover::Record;
 use holdfast_e2e::fault::Fault;
-use holdfast_e2e::house::wait_for;
-use holdfast_e2e::{Set, System, trial};
+use holdfast_e2e::house::{SYSTEM, wait_for};
+use holdfast_e2e::{Set, System, Writers, trial};
 
 use crate::one_house::house;
 
@@ -41,6 +42,87 @@ fn survives(fault: Fault) {
         trial.fit_again_ms / 1000.0
     );
     assert!(trial.violations.is_empty(), "{:#?}", trial.violations);
+    if goes_on_during(fault) {
+        assert!(
+            trial.outage_ms < NOTICED_MS,
+            "writes stopped for {} ms",
+            trial.outage_ms
+        );
+    }
+}
+
+/// A fraction of how long these faults last, and far more than a machine that stands still costs.
+const NOTICED_MS: f64 = 15_000.0;
+
+/// Faults of something that no commit waits for.
+fn goes_on_during(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::ApiAway
+            | Fault::Operator
+            | Fault::ReplicaSilent
+            | Fault::ReplicaPower
+            | Fault::ReplicaEngine
+            | Fault::ReplicaFreeze
+    )
+}
+
+/// Members elect by themselves: nobody operates them here.
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn an_election_while_there_is_no_operator() {
+    let scale = |replicas: &str| {
+        let to = format!("--replicas={replicas}");
+        house()
+            .kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast", &to])
+            .unwrap();
+    };
+    set().wait_fit(Duration::from_secs(180)).unwrap();
+    let (access, leader, before) = (
+        set().access().unwrap(),
+        set().primary().unwrap(),
+        set().record().unwrap(),
+    );
+    scale("0");
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        wait_for("no operator is there", Duration::from_secs(120), || {
+            let select = [
+                "-n",
+                SYSTEM,
+                "get",
+                "pods",
+                "-l",
+                "app.kubernetes.io/component=operator",
+                "-o",
+                "name",
+            ];
+            let left = house().kubectl(&select)?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(left) })
+        })
+        .unwrap();
+        let writers = Writers::start(access, 4).unwrap();
+        trial::more_rows(&writers, 200).unwrap();
+        house().bed.kill(NAMESPACE, &leader, "postgres").unwrap();
+        trial::more_rows(&writers, 200).unwrap();
+        wait_for("the members have elected", Duration::from_secs(60), || {
+            let now = set().record()?;
+            Ok(if now.term > before.term {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            })
+        })
+        .unwrap();
+        writers.finish().unwrap()
+    }));
+    scale("2");
+    set().wait_fit(Duration::from_secs(180)).unwrap();
+    let verdict = done.unwrap();
+    eprintln!(
+        "  {} rows acknowledged, {} unknown",
+        verdict.acknowledged, verdict.unknown
+    );
+    assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
 }
 
 macro_rules! faults {
@@ -113,7 +195,10 @@ faults! {
     a_drained_node: Drain,
     a_silent_replica: ReplicaSilent,
     a_power_cut_of_a_replicas_node: ReplicaPower,
+    a_killed_engine_of_a_replica: ReplicaEngine,
+    a_replica_that_freezes: ReplicaFreeze,
     an_api_server_that_is_away: ApiAway,
+    a_primary_that_is_lost_while_the_api_server_is_away: ApiAwayThenEngine,
     operator_pods_that_are_killed: Operator,
     a_second_fault_during_the_election: SecondDuringElection,
     a_second_fault_during_the_promotion: SecondDuringPromotion,

@@ -10,5 +10,7 @@ mod install;
 mod lifecycle;
 mod majors;
 mod one_house;
+mod person;
 mod rights;
 mod support;
+mod walk;
