@@ -4,7 +4,7 @@ TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-li
 # Tests on the bed share two cores; more at once only makes each slower.
 E2E_THREADS ?= 2
 
-.PHONY: help demo demo-down test test-fast test-engine test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
+.PHONY: help packages test-packages demo demo-down test test-fast test-engine test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 
 help: ## What there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -17,17 +17,23 @@ demo-down: ## Take the demo away again
 	@cargo build -q -p holdfast-bed -p holdfast-e2e
 	@$(TARGET)/debug/demo --down
 
-image: ## The program that goes into the image
+packages: ## Debian's packages that compiling needs, installed when root, named when not
+	@tests/packages.sh build
+
+test-packages:
+	@tests/packages.sh build test
+
+image: packages ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
-test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-bed test-e2e ## Everything; the same that CI runs
+test: test-packages deny lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-bed test-e2e ## Everything; the same that CI runs
 
-test-fast: ## Without a cluster and without engines; under a minute warm
+test-fast: packages ## Without a cluster and without engines; under a minute warm
 	cargo test --workspace --exclude holdfast-postgres --exclude holdfast-agent
 	cargo test -p holdfast-postgres -p holdfast-agent --lib --bins
 
-test-engine: ## What talks to an engine, with the PostgreSQL that is installed
+test-engine: test-packages ## What talks to an engine, with the PostgreSQL that is installed
 	cargo test -p holdfast-postgres -p holdfast-agent --tests
 
 test-engine-17: ## What talks to an engine, with PostgreSQL 17 from the bed's image (root); 15, 16, 18: test-engine-15 and so on
@@ -58,15 +64,15 @@ bench-failover: image ## Holdfast beside Patroni: what clients see of a crash, a
 
 bench-git: image ## What 10,000 objects from Git cost under Holdfast and, in more than an hour, under Flux: seconds, and requests to the API server
 	@cargo build -q -p holdfast-bed -p holdfast-e2e
-	@$(TARGET)/debug/bench_git
+	@mkdir -p target/bench && $(TARGET)/debug/bench_git --json target/bench/git.json
 
 bench-steady: image ## What a replica set costs when nothing happens (agents, requests), and how soon a new one is Ready
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
-	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-steady
+	@mkdir -p target/bench && PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-steady --json target/bench/steady.json
 
 bench-scale: image ## What the operator costs with 1,000 sets of three, their members stood in for
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
-	@PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-scale
+	@mkdir -p target/bench && PATH=$(abspath $(TARGET))/debug:$$PATH $(TARGET)/debug/bench-scale --json target/bench/scale.json
 
 bench-pgbench: image ## Transactions per second and latency under Holdfast, beside plain PostgreSQL with the same settings
 	@cargo build -q -p holdfast-bed -p holdfast-e2e --bins
@@ -96,11 +102,12 @@ deny: ## Licences, sources and duplicates of what we build on
 lint: ## Format, clippy, and that core cannot do I/O
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	@! cargo tree -p holdfast-core -e normal --prefix none | grep -E '^(tokio|hyper|kube-client|reqwest|rustix|nix) ' \
-		|| { echo "core can do I/O: see above"; exit 1; }
+	@tree=$$(cargo tree -p holdfast-core -e normal --prefix none) && \
+		{ ! echo "$$tree" | grep -E '^(tokio|hyper|kube-client|reqwest|rustix|nix) ' || { echo "core can do I/O: see above"; exit 1; }; }
 
 generate: ## CRDs and the charts' copies of them
 	cargo run -q -p holdfast --bin holdfast -- crds --out crds --chart charts/holdfast-crds/templates
 
 check-generated: generate ## Generated files are as committed
 	@git diff --exit-code -- crds charts || { echo "run make generate and commit"; exit 1; }
+	@new=$$(git ls-files --others --exclude-standard -- crds charts) && [ -z "$$new" ] || { echo "not committed: $$new"; exit 1; }

@@ -37,3 +37,51 @@ pub fn waves(mut keys: Vec<ObjectKey>) -> Vec<Vec<ObjectKey>> {
     }
     waves
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(group: &str, kind: &str) -> ObjectKey {
+        ObjectKey {
+            group: group.into(),
+            kind: kind.into(),
+            namespace: None,
+            name: "a".into(),
+        }
+    }
+
+    /// Each comes before all that follow: what it names, lives in, or is a kind of.
+    #[test]
+    fn what_others_need_comes_first() {
+        let order = [
+            &[("", "Namespace"), ("apiextensions.k8s.io", "CustomResourceDefinition")][..],
+            &[
+                ("", "ServiceAccount"),
+                ("", "ResourceQuota"),
+                ("storage.k8s.io", "StorageClass"),
+            ],
+            &[
+                ("rbac.authorization.k8s.io", "Role"),
+                ("networking.k8s.io", "NetworkPolicy"),
+            ],
+            &[("", "Secret"), ("", "ConfigMap")],
+            &[
+                ("holdfast.dev", "HAReplicaSet"),
+                ("apps", "Deployment"),
+                ("example.org", "Widget"),
+            ],
+            &[("holdfast.dev", "GitSource")],
+            &[("admissionregistration.k8s.io", "ValidatingWebhookConfiguration")],
+        ];
+        let keys = |wave: &[(&str, &str)]| wave.iter().map(|(group, kind)| key(group, kind)).collect::<Vec<_>>();
+        let waves = waves(order.iter().rev().flat_map(|wave| keys(wave)).collect());
+        assert_eq!(waves.len(), order.len(), "{waves:?}");
+        for (wave, wanted) in waves.iter().zip(order) {
+            let (mut wave, mut wanted) = (wave.clone(), keys(wanted));
+            wave.sort();
+            wanted.sort();
+            assert_eq!(wave, wanted);
+        }
+    }
+}

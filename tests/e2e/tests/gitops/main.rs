@@ -12,6 +12,7 @@ mod drift;
 mod guards;
 #[path = "../promises/one_house.rs"]
 mod one_house;
+mod order;
 #[path = "../promises/support.rs"]
 mod support;
 mod trust;

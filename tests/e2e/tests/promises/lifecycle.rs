@@ -1,11 +1,13 @@
 //! What happens to a set over the years: it shrinks, its certificates run out, its disk fills, its operator dies, it is
 //! deleted and comes back.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use holdfast_e2e::house::{SOON, SYSTEM, wait_for};
 use holdfast_e2e::sql::Access;
 use holdfast_e2e::{House, Set};
+use rand::RngExt;
 
 use crate::support::in_namespace;
 
@@ -98,15 +100,16 @@ fn a_leader_that_is_to_go_hands_over_first_and_takes_its_slot_with_it() {
 fn an_operator_killed_again_and_again_wedges_nothing() {
     in_namespace("killed", |house, ns| {
         let set = Set::apply(house, ns, "db", 3, "").unwrap();
-        let kill_for = |time: Duration| {
+        let mut identifiers = BTreeSet::new();
+        let mut kill_for = |time: Duration| {
             let start = Instant::now();
-            let mut kills = 0;
             while start.elapsed() < time {
-                // Not in step with what the operator does.
-                std::thread::sleep(Duration::from_millis(700 + 613 * (kills % 4)));
+                // At any moment, so that each step is left half done sooner or later.
+                std::thread::sleep(Duration::from_millis(rand::rng().random_range(300..3_000)));
                 let select = ["-l", "app.kubernetes.io/name=holdfast", "--grace-period=0", "--force"];
                 let _ = house.kubectl(&[["-n", SYSTEM, "delete", "pod"].as_slice(), &select].concat());
-                kills += 1;
+                // The members' own record has it from the first moment on.
+                identifiers.extend(set.record().ok().and_then(|record| record.system_identifier));
             }
         };
         kill_for(Duration::from_secs(15));
@@ -123,6 +126,8 @@ fn an_operator_killed_again_and_again_wedges_nothing() {
         kill_for(Duration::from_secs(10));
         set.wait_ready(START).unwrap();
         assert_eq!(rw.query(identifier).unwrap(), first, "there was no second initdb");
+        identifiers.insert(first.parse().unwrap());
+        assert_eq!(identifiers.len(), 1, "there was no second initdb: {identifiers:?}");
         assert_eq!(rw.query("select x from t").unwrap(), "42");
         set.wait_behind("r", |pods| pods.len() == 3).unwrap();
     });
