@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use holdfast_api::HAReplicaSet;
 use holdfast_core::failover::{MemberName, Record};
 use holdfast_core::instance::{Command, SetSpec};
-use holdfast_core::replica_set::{MemberSeen, Plan, PodView, RecordView, SetView, VolumeView, plan::quantity_bytes};
+use holdfast_core::replica_set::{
+    MemberSeen, Plan, PodView, RecordView, SetView, Ties, VolumeView, plan::quantity_bytes,
+};
 use holdfast_wire::{
     Bootstrap, MEMBER_LABEL, MemberState, MemberStatus, Names, RECORD_ANNOTATION, SPEC_KEY, STATUS_ANNOTATION,
 };
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, Secret};
 use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
 
 use super::Context;
 use super::commands::CONSUMED;
@@ -30,6 +33,8 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
     let pods = by_member(ctx.stores.pods.of(&key));
     let volumes = by_member(ctx.stores.claims.of(&key));
     let record = ctx.stores.leases.of(&key).remove(&names.lease());
+    let mut secrets = ctx.stores.secrets.of(&key);
+    secrets.retain(|name, _| [names.ca(), names.app()].contains(name));
     let wish = ctx.stores.wishes.of(&key).remove(&names.spec()).unwrap_or_default();
     let resolved_image = resolved(set, &plan, &pods);
     let template = input(ctx, set, &plan, template_hash).unwrap_or_default();
@@ -44,6 +49,7 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
         resolved_image,
         record,
         volumes,
+        secrets,
         pods,
         template,
     }
@@ -111,10 +117,23 @@ pub fn wish_view(wish: &ConfigMap) -> Option<WishView> {
     })
 }
 
+fn ties<K: ResourceExt>(object: &K) -> Ties {
+    Ties {
+        uid: object.uid().unwrap_or_default(),
+        owner_uid: object.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        goes_with: object.owner_references().iter().map(|r| r.uid.clone()).collect(),
+    }
+}
+
+/// What decisions read of a Secret; members' own go with the set in any case.
+pub fn secret_view(secret: &PartialObjectMeta<Secret>) -> Option<Ties> {
+    (!secret.labels().contains_key(MEMBER_LABEL)).then(|| ties(secret))
+}
+
 /// What decisions read of a Lease.
 pub fn record_view(lease: &Lease) -> Option<RecordView> {
     Some(RecordView {
-        owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        ties: ties(lease),
         record: record_of(lease),
     })
 }
@@ -132,7 +151,7 @@ pub fn volume_view(claim: &PersistentVolumeClaim) -> Option<VolumeView> {
         .and_then(|r| r.get("storage"))
         .and_then(|q| quantity_bytes(&q.0));
     Some(VolumeView {
-        owner_uid: claim.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        ties: ties(claim),
         deleting: claim.metadata.deletion_timestamp.is_some(),
         requested_bytes: requested.unwrap_or(0),
     })
@@ -171,6 +190,7 @@ pub fn pod_view(pod: &Pod) -> Option<PodView> {
 }
 
 impl View for VolumeView {}
+impl View for Ties {}
 impl View for RecordView {}
 impl View for WishView {}
 impl View for PodView {

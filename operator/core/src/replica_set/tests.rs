@@ -1,5 +1,7 @@
 //! The operator's decisions, guard by guard, and the way from nothing to a running set.
 
+mod retention;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -14,6 +16,13 @@ fn m(n: u16) -> MemberName {
 
 fn dir(n: u16) -> DirId {
     DirId(format!("dir{n}"))
+}
+
+fn ties() -> Ties {
+    Ties {
+        owner_uid: "u1".into(),
+        ..Ties::default()
+    }
 }
 
 fn plan(members: u16) -> Plan {
@@ -33,6 +42,7 @@ fn empty(members: u16) -> SetView {
         resolved_image: None,
         record: None,
         volumes: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         pods: BTreeMap::new(),
         template: "t1".into(),
         command: None,
@@ -77,7 +87,7 @@ fn running(members: u16) -> SetView {
     let mut view = empty(members);
     view.resolved_image = Some("postgres:17@sha256:1".into());
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record {
             term: Term(1),
             phase: Phase::Leading,
@@ -102,7 +112,7 @@ fn running(members: u16) -> SetView {
         view.volumes.insert(
             m(n),
             VolumeView {
-                owner_uid: "u1".into(),
+                ties: ties(),
                 deleting: false,
                 requested_bytes: 1 << 30,
             },
@@ -129,7 +139,7 @@ fn the_record_comes_before_any_member() {
 fn the_first_member_is_made_alone_and_the_others_run_its_digest() {
     let mut view = empty(3);
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record::bootstrap(m(1))),
     });
     assert_eq!(
@@ -145,7 +155,7 @@ fn the_first_member_is_made_alone_and_the_others_run_its_digest() {
     view.volumes.insert(
         m(1),
         VolumeView {
-            owner_uid: "u1".into(),
+            ties: ties(),
             deleting: false,
             requested_bytes: 1 << 30,
         },
@@ -204,7 +214,7 @@ fn a_lost_or_unreadable_record_is_never_made_up() {
     view.record = None;
     assert_eq!(decide(&view), Decision::Stay(Why::RecordUnreadable));
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: None,
     });
     assert_eq!(decide(&view), Decision::Stay(Why::RecordUnreadable));
@@ -396,7 +406,7 @@ fn a_member_that_cannot_archive_is_named_with_what_to_look_at() {
 fn a_wrong_image_is_mended_by_naming_the_right_one() {
     let mut view = empty(3);
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record::bootstrap(m(1))),
     });
     let stuck = PodView {

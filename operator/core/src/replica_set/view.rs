@@ -7,6 +7,7 @@ use crate::failover::{DirId, Lsn, MemberName, Position, Record, Term};
 use crate::instance::Role;
 
 use super::plan::Plan;
+use super::retention::Ties;
 
 /// Everything that a decision needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub struct SetView {
     pub record: Option<RecordView>,
     /// Volumes by member.
     pub volumes: BTreeMap<MemberName, VolumeView>,
+    /// Secrets that unlock data (the authority's, the application's), by name.
+    pub secrets: BTreeMap<String, Ties>,
     /// Pods by member.
     pub pods: BTreeMap<MemberName, PodView>,
     /// Hash of the Pod template that is wanted now (image, resources, placement …).
@@ -42,15 +45,15 @@ pub struct SetView {
 pub struct RecordView {
     /// As read; `None` when the annotation is missing or not readable.
     pub record: Option<Record>,
-    /// UID of the HAReplicaSet that it was made for.
-    pub owner_uid: String,
+    /// Whose the Lease is.
+    pub ties: Ties,
 }
 
 /// A member's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeView {
-    /// UID of the HAReplicaSet that it was made for, or that adopted it.
-    pub owner_uid: String,
+    /// Whose it is.
+    pub ties: Ties,
     /// Deletion was asked for.
     pub deleting: bool,
     /// Bytes asked for in the claim.
