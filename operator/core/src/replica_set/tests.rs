@@ -209,6 +209,24 @@ fn data_of_a_former_object_is_never_touched_unasked() {
 }
 
 #[test]
+fn the_word_to_adopt_changes_nothing_for_a_set_whose_data_is_its_own() {
+    let mut view = running(3);
+    let wanted = wish::wish(&view, None);
+    for adopt in [true, false] {
+        view.plan.adopt = adopt;
+        assert_eq!(decide(&view), Decision::Stay(Why::AsWanted));
+        assert_eq!(wish::wish(&view, None), wanted);
+    }
+    view.plan.adopt = true;
+    view.record = None;
+    assert_eq!(
+        decide(&view),
+        Decision::Stay(Why::RecordUnreadable),
+        "nor does it make up a record"
+    );
+}
+
+#[test]
 fn a_lost_or_unreadable_record_is_never_made_up() {
     let mut view = running(3);
     view.record = None;
