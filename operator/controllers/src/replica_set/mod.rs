@@ -207,7 +207,7 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
             return Ok(Action::await_change());
         }
     };
-    let view = observe::observe(ctx, set, plan);
+    let view = observe::observe(ctx, set, plan, now);
     let decision = decide(&view);
     // Whether data stays is settled by itself, before anything that could fail.
     let nothing_made = match decision.why() {
@@ -217,6 +217,9 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
     };
     let as_wanted = matches!(decision, Decision::Stay(Why::AsWanted));
     let mut next = if as_wanted { RESYNC } else { UNSETTLED };
+    if let Some(at) = view.next_silence() {
+        next = next.min(until(now, at));
+    }
     let mut ca_expires = old.ca_expires.clone();
     if !nothing_made {
         let kept = ensure::ensure(ctx, set, &view, &decision, now).await?;

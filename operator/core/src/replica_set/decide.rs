@@ -5,7 +5,7 @@ use crate::instance::{Command, Role};
 use crate::plan::Decision;
 
 use super::retention::{Retained, retention};
-use super::view::{PodView, SetView, member};
+use super::view::{PodView, SetView, member, not_heard_since};
 use super::why::Why;
 
 /// One effect of the operator. Idempotent; deletions carry the UID that was decided on, and the API server refuses them
@@ -331,10 +331,11 @@ fn settle(view: &SetView) -> Decision<Step, Why> {
             if pod.ready && seen_fit(pod) {
                 return None;
             }
-            let says = match (&pod.waiting, &pod.seen) {
-                (Some(w), _) => w.clone(),
-                (None, Some(s)) => s.message.clone(),
-                (None, None) => "has not reported yet".into(),
+            let says = match (&pod.waiting, view.silent_since(pod), &pod.seen) {
+                (Some(w), ..) => w.clone(),
+                (None, Some(since), _) => not_heard_since(since),
+                (None, None, Some(s)) => s.message.clone(),
+                (None, None, None) => "has not reported yet".into(),
             };
             Some(format!("{m}: {says}"))
         })

@@ -17,5 +17,5 @@ mod tests;
 pub use decide::{Step, decide};
 pub use plan::{Plan, Problem};
 pub use retention::{Retained, Ties};
-pub use view::{MemberSeen, PodView, RecordView, SetView, VolumeView};
+pub use view::{MemberSeen, PodView, RecordView, SILENT, SetView, VolumeView};
 pub use why::Why;

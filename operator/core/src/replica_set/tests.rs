@@ -1,8 +1,11 @@
 //! The operator's decisions, guard by guard, and the way from nothing to a running set.
 
 mod retention;
+mod silence;
 
 use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 use super::*;
 use crate::archive::Archiving;
@@ -34,6 +37,7 @@ fn plan(members: u16) -> Plan {
 
 fn empty(members: u16) -> SetView {
     SetView {
+        at: Timestamp::UNIX_EPOCH,
         name: "db".into(),
         uid: "u1".into(),
         generation: 1,
@@ -62,6 +66,8 @@ fn pod(n: u16, role: Role) -> PodView {
         template: "t1".into(),
         image_id: Some("postgres@sha256:1".into()),
         seen: Some(MemberSeen {
+            written: Timestamp::UNIX_EPOCH,
+            heard: Timestamp::UNIX_EPOCH,
             role,
             state: "Streaming".into(),
             reason: "Following".into(),
