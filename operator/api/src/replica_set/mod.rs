@@ -70,9 +70,9 @@ pub struct HAReplicaSetSpec {
     #[serde(default)]
     pub placement: Placement,
 
-    /// How the first data directory is made. Only read once, when the replica set is new.
+    /// Where the first data comes from: made anew as `initdb` says, once, or taken over from a deleted replica set.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.bootstrap cannot be changed after creation: it describes what was done once"))]
+    #[x_kube(validation = Rule::new("has(self.initdb) == has(oldSelf.initdb) && (!has(self.initdb) || self.initdb == oldSelf.initdb)").message("spec.bootstrap.initdb cannot be changed after creation: it describes what was done once"))]
     pub bootstrap: Bootstrap,
 
     /// Reads from replicas.
@@ -132,15 +132,15 @@ pub enum DurabilityMode {
     Async,
 }
 
-/// How the first data directory is made.
+/// Where the first data comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// A new, empty database.
+    /// A new, empty database. Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initdb: Option<Initdb>,
     /// Take over the volumes of a deleted HAReplicaSet by this name. Without this word, volumes that are already there are
-    /// left alone and the replica set waits.
+    /// left alone and the replica set waits. It may be changed at any time, and changes nothing once the volumes are its own.
     #[serde(default)]
     pub adopt: bool,
 }

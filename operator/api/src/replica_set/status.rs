@@ -67,7 +67,7 @@ pub enum Phase {
     Unavailable,
     /// Being deleted.
     Deleting,
-    /// Not seen.
+    /// There are members, and none of them is heard of.
     Unknown,
 }
 
@@ -79,7 +79,7 @@ pub struct MemberView {
     pub name: String,
     /// Primary, Replica, Candidate, Sealed, Preparing, Stopped or Unknown.
     pub role: String,
-    /// What its engine does.
+    /// What its engine does; Unknown where the member is not heard of.
     pub state: String,
     /// Why, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]

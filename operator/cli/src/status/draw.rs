@@ -40,8 +40,8 @@ pub fn tone(phase: Option<Phase>) -> Tone {
     match phase {
         Some(Phase::Ready) => Tone::Good,
         Some(Phase::Creating | Phase::Updating | Phase::Electing | Phase::Degraded) => Tone::Busy,
-        Some(Phase::Unavailable) => Tone::Bad,
-        Some(Phase::Deleting | Phase::Unknown) | None => Tone::Faint,
+        Some(Phase::Unavailable | Phase::Unknown) => Tone::Bad,
+        Some(Phase::Deleting) | None => Tone::Faint,
     }
 }
 

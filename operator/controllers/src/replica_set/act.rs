@@ -1,18 +1,23 @@
 //! Performs steps. Each is idempotent; deletions name the UID that was decided on.
 
+use std::fmt::Debug;
+
 use holdfast_api::HAReplicaSet;
 use holdfast_core::failover::{MemberName, Record};
 use holdfast_core::plan::Decision;
-use holdfast_core::replica_set::{SetView, Step, Why};
+use holdfast_core::replica_set::{Retained, SetView, Step, Why};
 use holdfast_wire::Names;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::manifests::{self, OWNER_UID, Owner};
 use super::{Context, Error, during, observe};
+use crate::runtime::FIELD_MANAGER;
 
 /// Performs the decision's steps in order; stops at the first that fails, and the next reconcile goes on from what it finds.
 pub async fn act(
@@ -25,6 +30,7 @@ pub async fn act(
     for step in decision.steps() {
         match step {
             Step::CreateRecord { record } => create_record(ctx, &owner, record).await?,
+            Step::Tie { object, uid, goes } => tie(ctx, &owner, object, uid, *goes).await?,
             Step::Adopt { volumes } => adopt(ctx, &owner, volumes).await?,
             Step::CreateVolume { member } | Step::GrowVolume { member, .. } => volume(ctx, &owner, set, member).await?,
             Step::CreatePod { member, image } => create_pod(ctx, &owner, set, view, member, image).await?,
@@ -72,6 +78,36 @@ async fn adopt(ctx: &Context, owner: &Owner, volumes: &[MemberName]) -> Result<(
         Err(kube::Error::Api(e)) if e.code == 404 => Ok(()),
         Err(e) => Err(during("adopting the record")(e)),
     }
+}
+
+async fn tie(ctx: &Context, owner: &Owner, object: &Retained, uid: &str, goes: bool) -> Result<(), Error> {
+    let names = Names(&owner.name);
+    let body = owner.tying(uid, goes);
+    let done = match object {
+        Retained::Volume(member) => merge::<PersistentVolumeClaim>(ctx, owner, &member.0, &body).await,
+        Retained::Record => merge::<Lease>(ctx, owner, &names.lease(), &body).await,
+        Retained::Secret(name) => merge::<Secret>(ctx, owner, name, &body).await,
+    };
+    match done {
+        Ok(()) => Ok(()),
+        // Gone, another one by now, or without references already: the next look says so.
+        Err(kube::Error::Api(e)) if e.code == 404 || (!goes && matches!(e.code, 409 | 422)) => Ok(()),
+        Err(e) => Err(during("carrying out the deletion policy")(e)),
+    }
+}
+
+/// Merges lists by their keys, and asks for no more of the answer than metadata.
+async fn merge<K>(ctx: &Context, owner: &Owner, name: &str, body: &Value) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+{
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &owner.namespace);
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    api.patch_metadata(name, &params, &Patch::Strategic(body)).await?;
+    Ok(())
 }
 
 async fn volume(ctx: &Context, owner: &Owner, set: &HAReplicaSet, member: &MemberName) -> Result<(), Error> {

@@ -29,7 +29,8 @@ pub struct Kept {
 #[derive(Default)]
 pub struct Cache {
     authorities: Mutex<HashMap<(String, String), Authorities>>,
-    /// What a Secret's certificate says (nothing for the application's), and the bundle that was written with it.
+    /// What a Secret's certificate says (nothing for the application's), and what was written with it: the bundle, and for the
+    /// application's whose it is.
     leaves: Mutex<HashMap<(String, String), Written>>,
 }
 
@@ -218,7 +219,9 @@ async fn app(ctx: &Context, owner: &Owner, view: &SetView, bundle: &str) -> Resu
     let key = (owner.namespace.clone(), Names(&owner.name).app());
     let probe = manifests::app_secret(owner, "", "", "", "");
     let cached = ctx.certificates.leaves.lock().ok().and_then(|m| m.get(&key).cloned());
-    if ctx.applied.holds(&probe) && cached.is_some_and(|(_, with)| with == bundle) {
+    // Another object of this name may have adopted it, and the policy may have changed.
+    let with = format!("{} {} {bundle}", owner.uid, owner.data_goes);
+    if ctx.applied.holds(&probe) && cached.is_some_and(|(_, before)| before == with) {
         return Ok(());
     }
     let there = read(ctx, owner, &key.1).await?;
@@ -232,7 +235,7 @@ async fn app(ctx: &Context, owner: &Owner, view: &SetView, bundle: &str) -> Resu
         .await
         .map_err(during("applying the application's Secret"))?;
     if let Ok(mut map) = ctx.certificates.leaves.lock() {
-        map.insert(key, (None, bundle.to_owned()));
+        map.insert(key, (None, with));
     }
     Ok(())
 }

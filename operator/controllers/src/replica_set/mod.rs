@@ -207,19 +207,26 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
             return Ok(Action::await_change());
         }
     };
-    let view = observe::observe(ctx, set, plan);
+    let view = observe::observe(ctx, set, plan, now);
     let decision = decide(&view);
-    let blocked = matches!(decision.why(), Why::Deleting)
-        || (matches!(decision.why(), Why::VolumesExist { .. }) && decision.steps().is_empty());
+    // Whether data stays is settled by itself, before anything that could fail.
+    let nothing_made = match decision.why() {
+        Why::DeletionPolicy { .. } => true,
+        Why::VolumesExist { .. } => view.deleting || decision.steps().is_empty(),
+        _ => view.deleting,
+    };
     let as_wanted = matches!(decision, Decision::Stay(Why::AsWanted));
     let mut next = if as_wanted { RESYNC } else { UNSETTLED };
+    if let Some(at) = view.next_silence() {
+        next = next.min(until(now, at));
+    }
     let mut ca_expires = old.ca_expires.clone();
-    if !blocked {
+    if !nothing_made {
         let kept = ensure::ensure(ctx, set, &view, &decision, now).await?;
         ca_expires = Some(kept.authority_expires.to_string());
         next = next.min(until(now, kept.renew_at));
-        act::act(ctx, set, &view, &decision).await?;
     }
+    act::act(ctx, set, &view, &decision).await?;
     if !as_wanted {
         tracing::info!(set = %key(set.meta()), reason = decision.why().reason(), "{}", decision.why());
     }

@@ -6,21 +6,26 @@ use std::collections::BTreeMap;
 use holdfast_api::HAReplicaSet;
 use holdfast_core::failover::{MemberName, Record};
 use holdfast_core::instance::{Command, SetSpec};
-use holdfast_core::replica_set::{MemberSeen, Plan, PodView, RecordView, SetView, VolumeView, plan::quantity_bytes};
+use holdfast_core::replica_set::{
+    MemberSeen, Plan, PodView, RecordView, SILENT, SetView, Ties, VolumeView, plan::quantity_bytes,
+};
 use holdfast_wire::{
     Bootstrap, MEMBER_LABEL, MemberState, MemberStatus, Names, RECORD_ANNOTATION, SPEC_KEY, STATUS_ANNOTATION,
+    STATUS_EVERY,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, Secret};
 use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
 
 use super::Context;
 use super::commands::CONSUMED;
 use super::manifests::{OWNER_UID, Owner, PodInput, TEMPLATE, template_hash};
-use super::views::{SetKey, View};
+use super::views::{News, SetKey, View};
 
 /// Assembles the view.
-pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
+pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan, at: Timestamp) -> SetView {
     let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
     let key = SetKey {
         namespace,
@@ -30,10 +35,13 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
     let pods = by_member(ctx.stores.pods.of(&key));
     let volumes = by_member(ctx.stores.claims.of(&key));
     let record = ctx.stores.leases.of(&key).remove(&names.lease());
+    let mut secrets = ctx.stores.secrets.of(&key);
+    secrets.retain(|name, _| [names.ca(), names.app()].contains(name));
     let wish = ctx.stores.wishes.of(&key).remove(&names.spec()).unwrap_or_default();
     let resolved_image = resolved(set, &plan, &pods);
     let template = input(ctx, set, &plan, template_hash).unwrap_or_default();
     SetView {
+        at,
         uid: set.uid().unwrap_or_default(),
         generation: set.metadata.generation.unwrap_or(0),
         deleting: set.metadata.deletion_timestamp.is_some(),
@@ -44,6 +52,7 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan) -> SetView {
         resolved_image,
         record,
         volumes,
+        secrets,
         pods,
         template,
     }
@@ -111,10 +120,23 @@ pub fn wish_view(wish: &ConfigMap) -> Option<WishView> {
     })
 }
 
+fn ties<K: ResourceExt>(object: &K) -> Ties {
+    Ties {
+        uid: object.uid().unwrap_or_default(),
+        owner_uid: object.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        goes_with: object.owner_references().iter().map(|r| r.uid.clone()).collect(),
+    }
+}
+
+/// What decisions read of a Secret; members' own go with the set in any case.
+pub fn secret_view(secret: &PartialObjectMeta<Secret>) -> Option<Ties> {
+    (!secret.labels().contains_key(MEMBER_LABEL)).then(|| ties(secret))
+}
+
 /// What decisions read of a Lease.
 pub fn record_view(lease: &Lease) -> Option<RecordView> {
     Some(RecordView {
-        owner_uid: lease.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        ties: ties(lease),
         record: record_of(lease),
     })
 }
@@ -132,7 +154,7 @@ pub fn volume_view(claim: &PersistentVolumeClaim) -> Option<VolumeView> {
         .and_then(|r| r.get("storage"))
         .and_then(|q| quantity_bytes(&q.0));
     Some(VolumeView {
-        owner_uid: claim.annotations().get(OWNER_UID).cloned().unwrap_or_default(),
+        ties: ties(claim),
         deleting: claim.metadata.deletion_timestamp.is_some(),
         requested_bytes: requested.unwrap_or(0),
     })
@@ -171,12 +193,43 @@ pub fn pod_view(pod: &Pod) -> Option<PodView> {
 }
 
 impl View for VolumeView {}
+impl View for Ties {}
 impl View for RecordView {}
 impl View for WishView {}
+// One report that is late must not look like a member that is gone.
+const _: () = assert!(SILENT.as_secs() >= 3 * STATUS_EVERY.as_secs().cast_signed());
+
 impl View for PodView {
-    fn quiet(&self, before: &PodView) -> bool {
-        let bare = |view: &PodView| {
+    fn follow(&mut self, before: Option<&PodView>) {
+        let Some(seen) = &mut self.seen else { return };
+        match before.map(|b| b.seen.as_ref()) {
+            Some(Some(old)) if old.written == seen.written => seen.heard = old.heard,
+            Some(_) => {}
+            // Seen at once with the Pod, so perhaps long after it was written. Then its own time has to do.
+            None => seen.heard = seen.heard.min(seen.written),
+        }
+    }
+
+    fn news(&self, before: &PodView) -> News {
+        let heard = |view: &PodView| view.seen.as_ref().map(|s| s.heard);
+        if let (Some(now), Some(then)) = (heard(self), heard(before))
+            && now.duration_since(then) > SILENT
+        {
+            // It was taken for silent.
+            return News::Loud;
+        }
+        let timeless = |view: &PodView| {
             let mut view = view.clone();
+            if let Some(seen) = &mut view.seen {
+                (seen.written, seen.heard) = Default::default();
+            }
+            view
+        };
+        let (new, old) = (timeless(self), timeless(before));
+        if new == old {
+            return News::None;
+        }
+        let bare = |mut view: PodView| {
             if let Some(seen) = &mut view.seen {
                 (seen.position, seen.replayed, seen.lag_bytes) = Default::default();
                 if let Some(archiving) = &mut seen.archiving {
@@ -189,7 +242,10 @@ impl View for PodView {
             }
             view
         };
-        bare(self) == bare(before)
+        match bare(new) == bare(old) {
+            true => News::Quiet,
+            false => News::Loud,
+        }
     }
 }
 
@@ -239,7 +295,11 @@ fn seen(json: &str, pod_uid: &str) -> Option<MemberSeen> {
         .inspect_err(|error| tracing::warn!(%error, "member status cannot be read"))
         .ok()
         .filter(|s: &MemberStatus| s.pod_uid == pod_uid)?;
+    // Nothing can be said of the age of one without a time.
+    let written = status.at.parse().ok()?;
     Some(MemberSeen {
+        written,
+        heard: Timestamp::now(),
         role: status.role,
         state: format!("{:?}", status.state),
         reason: status.reason,
@@ -278,4 +338,66 @@ fn resolved(set: &HAReplicaSet, plan: &Plan, pods: &BTreeMap<MemberName, PodView
         Some(digest.to_owned())
     })?;
     Some(format!("{}@{digest}", plan.image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::failover::{Lsn, Position, Term};
+    use holdfast_core::instance::Role;
+    use serde_json::json;
+
+    /// A Pod whose agent has written this at that time, as seen just now.
+    fn pod(at: Timestamp, state: &str, lsn: u64) -> PodView {
+        let status: MemberStatus = serde_json::from_value(json!({
+            "wire": 1, "agent": "1", "podUid": "p", "at": at.to_string(), "specGeneration": 1, "role": Role::Replica,
+            "state": state, "reason": "", "message": "", "term": 1, "dir": null,
+            "position": Position { term: Term(1), lsn: Lsn(lsn) }, "replayed": Lsn(lsn),
+        }))
+        .unwrap();
+        let status = serde_json::to_string(&status).unwrap();
+        let pod = json!({"metadata": {
+            "name": "db-1", "uid": "p", "labels": {MEMBER_LABEL: "db-1"}, "annotations": {STATUS_ANNOTATION: status}
+        }});
+        pod_view(&serde_json::from_value(pod).unwrap()).unwrap()
+    }
+
+    fn heard(view: &mut PodView) -> &mut Timestamp {
+        &mut view.seen.as_mut().expect("a report").heard
+    }
+
+    #[test]
+    fn a_report_is_as_old_as_its_first_sight_whatever_its_writers_clock_says() {
+        let start = Timestamp::now();
+        let (past, future) = (start - SILENT * 2, start + SILENT * 2);
+        let mut first = pod(past, "Streaming", 1);
+        first.follow(None);
+        assert_eq!(*heard(&mut first), past, "an operator that starts");
+        let mut ahead = pod(future, "Streaming", 1);
+        ahead.follow(None);
+        assert!(*heard(&mut ahead) < future);
+        let mut again = pod(past, "Streaming", 1);
+        again.follow(Some(&first));
+        assert_eq!(*heard(&mut again), past, "the same, in another version of the Pod");
+        let mut next = pod(past + SILENT / 3, "Streaming", 1);
+        next.follow(Some(&first));
+        assert!(*heard(&mut next) >= start, "a clock that is behind makes nobody silent");
+    }
+
+    #[test]
+    fn a_report_that_only_comes_is_no_news_unless_it_ends_a_silence() {
+        let start = Timestamp::now();
+        let at = |seconds: i64, state: &str, lsn: u64| {
+            let time = start + jiff::SignedDuration::from_secs(seconds);
+            let mut view = pod(time, state, lsn);
+            *heard(&mut view) = time;
+            view
+        };
+        let before = at(0, "Streaming", 1);
+        assert_eq!(before.news(&before), News::None);
+        assert_eq!(at(30, "Streaming", 1).news(&before), News::None);
+        assert_eq!(at(30, "Streaming", 2).news(&before), News::Quiet);
+        assert_eq!(at(30, "Stopped", 2).news(&before), News::Loud);
+        assert_eq!(at(91, "Streaming", 1).news(&before), News::Loud);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use holdfast_api::HAReplicaSet;
-use holdfast_core::replica_set::{PodView, RecordView, VolumeView};
+use holdfast_core::replica_set::{PodView, RecordView, Ties, VolumeView};
 use holdfast_wire::{MANAGED_BY, SET_LABEL};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
@@ -35,6 +35,7 @@ type Guarded = DeserializeGuard<HAReplicaSet>;
 pub struct Stores {
     pub pods: Views<PodView>,
     pub claims: Views<VolumeView>,
+    pub secrets: Views<Ties>,
     pub leases: Views<RecordView>,
     pub wishes: Views<WishView>,
 }
@@ -70,10 +71,11 @@ impl Stores {
         let stores = Arc::new(Stores::default());
         watch.views(&stores, |stores| &stores.pods, observe::pod_view);
         watch.views(&stores, |stores| &stores.claims, observe::volume_view);
+        // Metadata only: what is in them is read where it is needed.
+        watch.views::<PartialObjectMeta<Secret>, _>(&stores, |stores| &stores.secrets, observe::secret_view);
         watch.views(&stores, |stores| &stores.leases, observe::record_view);
         watch.views(&stores, |stores| &stores.wishes, observe::wish_view);
         watch.meta::<Service>();
-        watch.meta::<Secret>();
         watch.meta::<ServiceAccount>();
         watch.meta::<Role>();
         watch.meta::<RoleBinding>();
@@ -82,6 +84,7 @@ impl Stores {
         let ready = async {
             stores.pods.complete().await;
             stores.claims.complete().await;
+            stores.secrets.complete().await;
             stores.leases.complete().await;
             stores.wishes.complete().await;
         };

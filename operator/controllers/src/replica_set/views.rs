@@ -24,11 +24,28 @@ pub struct Place {
     pub name: String,
 }
 
+/// How much a difference matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Not at all: the time of a report.
+    None,
+    /// Not by itself: a log position.
+    Quiet,
+    /// Enough to look at the set.
+    Loud,
+}
+
 /// What decisions read of an object.
 pub trait View: Clone + PartialEq + Send + Sync + 'static {
-    /// Whether the difference alone is no news, such as a log position.
-    fn quiet(&self, _before: &Self) -> bool {
-        false
+    /// Takes over from the view before what an object does not say of itself; `None` at the first sight.
+    fn follow(&mut self, _before: Option<&Self>) {}
+
+    /// What is new.
+    fn news(&self, before: &Self) -> News {
+        match self == before {
+            true => News::None,
+            false => News::Loud,
+        }
     }
 }
 
@@ -69,23 +86,25 @@ impl<V: View> Views<V> {
 
     /// Takes a view in. Whether it is news. Nothing is before the first list is complete: the controller begins after that, with a look at
     /// every set, and wake-ups that nobody takes would block the list.
-    pub(super) fn put(&self, place: &Place, view: V, now: Instant) -> bool {
+    pub(super) fn put(&self, place: &Place, mut view: V, now: Instant) -> bool {
         let begun = *self.ready.borrow();
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let set = held.entry(place.of.clone()).or_insert_with(|| Held {
             views: BTreeMap::new(),
             told: now,
         });
-        let quiet = match set.views.get(&place.name) {
-            Some(old) if *old == view => return false,
-            Some(old) => view.quiet(old) && now.saturating_duration_since(set.told) < QUIET_EVERY,
-            None => false,
+        let old = set.views.get(&place.name);
+        view.follow(old);
+        let wakes = match old.map_or(News::Loud, |old| view.news(old)) {
+            News::None => false,
+            News::Quiet => now.saturating_duration_since(set.told) >= QUIET_EVERY,
+            News::Loud => true,
         };
         set.views.insert(place.name.clone(), view);
-        if !quiet {
+        if wakes {
             set.told = now;
         }
-        begun && !quiet
+        begun && wakes
     }
 
     /// An object is gone. Whether it was there.
@@ -132,8 +151,12 @@ mod tests {
     struct Seen(&'static str, u64);
 
     impl View for Seen {
-        fn quiet(&self, before: &Seen) -> bool {
-            self.0 == before.0
+        fn news(&self, before: &Seen) -> News {
+            match (self.0 == before.0, self.1 == before.1) {
+                (true, true) => News::None,
+                (true, false) => News::Quiet,
+                _ => News::Loud,
+            }
         }
     }
 

@@ -4,7 +4,8 @@ use crate::failover::{MemberName, Phase, Record};
 use crate::instance::{Command, Role};
 use crate::plan::Decision;
 
-use super::view::{PodView, SetView, member};
+use super::retention::{Retained, retention};
+use super::view::{PodView, SetView, member, not_heard_since};
 use super::why::Why;
 
 /// One effect of the operator. Idempotent; deletions carry the UID that was decided on, and the API server refuses them
@@ -15,6 +16,13 @@ pub enum Step {
     CreateRecord { record: Record },
     /// Write this object's UID on the volumes and the record of a former object by this name.
     Adopt { volumes: Vec<MemberName> },
+    /// Add an owner reference to what is, or unlocks, data, or remove it: whether it goes with this object.
+    Tie {
+        object: Retained,
+        /// The UID of what it was decided about.
+        uid: String,
+        goes: bool,
+    },
     /// Create the member's claim, if there is none.
     CreateVolume { member: MemberName },
     /// Ask for a larger volume.
@@ -31,17 +39,21 @@ pub enum Step {
 /// function of the spec, kept by server-side apply before this.
 ///
 /// Guards, in order:
-/// 1. deletion in progress → nothing is made;
-/// 2. data of a former object → only with `adopt`;
-/// 3. no record → make it, once, before any member exists;
-/// 4. record unreadable → stay: nobody guesses authority;
-/// 5. pods that ended for good, or never ran and are of an old template, are replaced;
-/// 6. the first member (the leader) before the others, because they clone it and take its image's digest;
-/// 7. missing members;
-/// 8. volumes grow;
-/// 9. surplus members go, one at a time, only when no rule counts them and they do not lead;
-/// 10. changed templates and pending restarts roll, one member at a time, the primary last, only while all are fit.
+/// 1. data goes with the object or stays, as the policy says now: the next that comes may be the deletion;
+/// 2. deletion in progress → nothing is made;
+/// 3. data of a former object → only with `adopt`;
+/// 4. no record → make it, once, before any member exists;
+/// 5. record unreadable → stay: nobody guesses authority;
+/// 6. pods that ended for good, or never ran and are of an old template, are replaced;
+/// 7. the first member (the leader) before the others, because they clone it and take its image's digest;
+/// 8. missing members;
+/// 9. volumes grow;
+/// 10. surplus members go, one at a time, only when no rule counts them and they do not lead;
+/// 11. changed templates and pending restarts roll, one member at a time, the primary last, only while all are fit.
 pub fn decide(view: &SetView) -> Decision<Step, Why> {
+    if let Some(decision) = retention(view) {
+        return decision;
+    }
     if view.deleting {
         return Decision::Stay(Why::Deleting);
     }
@@ -63,10 +75,10 @@ fn ownership(view: &SetView) -> Option<Decision<Step, Why>> {
     let foreign: Vec<MemberName> = view
         .volumes
         .iter()
-        .filter(|(_, v)| v.owner_uid != view.uid)
+        .filter(|(_, v)| v.ties.owner_uid != view.uid)
         .map(|(m, _)| m.clone())
         .collect();
-    let foreign_record = view.record.as_ref().is_some_and(|r| r.owner_uid != view.uid);
+    let foreign_record = view.record.as_ref().is_some_and(|r| r.ties.owner_uid != view.uid);
     if foreign_record || !foreign.is_empty() {
         if !view.plan.adopt {
             return Some(Decision::Stay(Why::VolumesExist { volumes: foreign }));
@@ -319,10 +331,11 @@ fn settle(view: &SetView) -> Decision<Step, Why> {
             if pod.ready && seen_fit(pod) {
                 return None;
             }
-            let says = match (&pod.waiting, &pod.seen) {
-                (Some(w), _) => w.clone(),
-                (None, Some(s)) => s.message.clone(),
-                (None, None) => "has not reported yet".into(),
+            let says = match (&pod.waiting, view.silent_since(pod), &pod.seen) {
+                (Some(w), ..) => w.clone(),
+                (None, Some(since), _) => not_heard_since(since),
+                (None, None, Some(s)) => s.message.clone(),
+                (None, None, None) => "has not reported yet".into(),
             };
             Some(format!("{m}: {says}"))
         })

@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod plan;
 pub mod report;
+pub mod retention;
 pub mod view;
 pub mod why;
 pub mod wish;
@@ -15,5 +16,6 @@ mod tests;
 
 pub use decide::{Step, decide};
 pub use plan::{Plan, Problem};
-pub use view::{MemberSeen, PodView, RecordView, SetView, VolumeView};
+pub use retention::{Retained, Ties};
+pub use view::{MemberSeen, PodView, RecordView, SILENT, SetView, VolumeView};
 pub use why::Why;

@@ -10,7 +10,7 @@ use crate::plan::{Decision, Reason, Severity};
 use crate::status::conditions::{Truth, Wanted, clip, merge};
 
 use super::decide::{Step, serves};
-use super::view::{PodView, SetView};
+use super::view::{PodView, SetView, not_heard_since};
 use super::why::Why;
 
 /// Status of a replica set whose spec could be read.
@@ -22,7 +22,7 @@ pub fn report(
     now: jiff::Timestamp,
 ) -> HAReplicaSetStatus {
     let record = view.authority();
-    let members = members(view, record);
+    let members = members(view);
     let fit = view
         .wanted()
         .iter()
@@ -99,15 +99,16 @@ fn phase(view: &SetView, decision: &Decision<Step, Why>, record: Option<&Record>
         return Shown::Creating;
     }
     if !serving {
-        let needs_help = view
-            .pods
-            .values()
+        let heard: Vec<&PodView> = view.pods.values().filter(|p| view.silent_since(p).is_none()).collect();
+        let needs_help = heard
+            .iter()
             .filter_map(|p| p.seen.as_ref())
             .any(|s| s.reason == "ProofImpossible" || s.reason == "FirstVolumeLost");
-        return if needs_help {
-            Shown::Unavailable
-        } else {
-            Shown::Electing
+        let seen = !heard.is_empty() || view.pods.values().any(|p| p.ready) || view.pods.is_empty();
+        return match (needs_help, seen) {
+            (true, _) => Shown::Unavailable,
+            (false, true) => Shown::Electing,
+            (false, false) => Shown::Unknown,
         };
     }
     match decision.why() {
@@ -117,14 +118,14 @@ fn phase(view: &SetView, decision: &Decision<Step, Why>, record: Option<&Record>
     }
 }
 
-fn members(view: &SetView, record: Option<&Record>) -> Vec<MemberView> {
+fn members(view: &SetView) -> Vec<MemberView> {
     let mut names: Vec<MemberName> = view.wanted();
     names.extend(view.surplus());
-    names.iter().map(|m| member_view(m, view.pods.get(m), record)).collect()
+    names.iter().map(|m| member_view(view, m)).collect()
 }
 
-fn member_view(name: &MemberName, pod: Option<&PodView>, record: Option<&Record>) -> MemberView {
-    let Some(pod) = pod else {
+fn member_view(view: &SetView, name: &MemberName) -> MemberView {
+    let Some(pod) = view.pods.get(name) else {
         return MemberView {
             name: name.0.clone(),
             role: "Unknown".into(),
@@ -133,19 +134,28 @@ fn member_view(name: &MemberName, pod: Option<&PodView>, record: Option<&Record>
             ..MemberView::default()
         };
     };
-    let Some(seen) = &pod.seen else {
+    let silent = view.silent_since(pod).map(not_heard_since);
+    // A silent member is not believed, unless the kubelet hears it: then it does what it did. A member that is only unfit (it
+    // clones, say) is not ready either, but says so.
+    let Some(seen) = pod.seen.as_ref().filter(|_| pod.ready || silent.is_none()) else {
+        let said = silent.unwrap_or_else(|| "has not reported yet".into());
         return MemberView {
             name: name.0.clone(),
             role: "Unknown".into(),
             state: "Unknown".into(),
-            message: Some(pod.waiting.clone().unwrap_or_else(|| "has not reported yet".into())),
+            message: Some(
+                pod.waiting
+                    .clone()
+                    .map_or(said.clone(), |w| clip(format!("{w}; {said}"), 256)),
+            ),
             node: pod.node.clone(),
             image: pod.image_id.clone(),
             ..MemberView::default()
         };
     };
-    // A pod that the kubelet calls unready (or whose node is gone) is not believed: its last word is old.
-    let current = pod.ready || record.is_none_or(|r| r.term <= seen.term);
+    // Nor is what an unready member says of its role in a term that is over.
+    let current = pod.ready || view.authority().is_none_or(|r| r.term <= seen.term);
+    let position = silent.is_none().then_some(seen);
     MemberView {
         name: name.0.clone(),
         role: if current {
@@ -154,10 +164,10 @@ fn member_view(name: &MemberName, pod: Option<&PodView>, record: Option<&Record>
             "Unknown".into()
         },
         state: seen.state.clone(),
-        message: Some(clip(seen.message.clone(), 256)),
+        message: Some(clip(silent.unwrap_or_else(|| seen.message.clone()), 256)),
         node: pod.node.clone(),
-        lsn: Some(seen.position.lsn.to_string()),
-        lag_bytes: seen.lag_bytes.and_then(|b| i64::try_from(b).ok()),
+        lsn: position.map(|s| s.position.lsn.to_string()),
+        lag_bytes: position.and_then(|s| s.lag_bytes).and_then(|b| i64::try_from(b).ok()),
         image: pod.image_id.clone(),
         version: seen.version.clone(),
         ready: pod.ready && seen.fit,
@@ -225,19 +235,18 @@ fn conditions(
         Wanted::because("Reconciling", !ready && !stalled, why),
         Wanted::because("Stalled", stalled, why),
     ];
+    let (truth, reason, message) = match serving {
+        true => (Truth::True, "PrimaryServes", "the primary accepts writes"),
+        // They may serve all the same: only nobody hears of it.
+        false if phase == Shown::Unknown => (Truth::Unknown, "NotSeen", "no member is heard of"),
+        false if view.authority().is_none() => (Truth::Unknown, "NoPrimary", "no primary accepts writes"),
+        false => (Truth::False, "NoPrimary", "no primary accepts writes"),
+    };
     wanted.push(Wanted {
         kind: "Serving",
-        truth: if view.authority().is_none() {
-            Truth::Unknown
-        } else {
-            serving.into()
-        },
-        reason: if serving { "PrimaryServes" } else { "NoPrimary" },
-        message: if serving {
-            "the primary accepts writes".into()
-        } else {
-            "no primary accepts writes".into()
-        },
+        truth,
+        reason,
+        message: message.into(),
     });
     wanted.push(list(
         "ParametersApplied",

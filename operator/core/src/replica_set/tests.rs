@@ -1,6 +1,11 @@
 //! The operator's decisions, guard by guard, and the way from nothing to a running set.
 
+mod retention;
+mod silence;
+
 use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 use super::*;
 use crate::archive::Archiving;
@@ -16,6 +21,13 @@ fn dir(n: u16) -> DirId {
     DirId(format!("dir{n}"))
 }
 
+fn ties() -> Ties {
+    Ties {
+        owner_uid: "u1".into(),
+        ..Ties::default()
+    }
+}
+
 fn plan(members: u16) -> Plan {
     let spec = serde_json::from_value(serde_json::json!({
         "engine": {"postgresql": {"image": "postgres:17"}}, "members": members, "storage": {"size": "1Gi"}
@@ -25,6 +37,7 @@ fn plan(members: u16) -> Plan {
 
 fn empty(members: u16) -> SetView {
     SetView {
+        at: Timestamp::UNIX_EPOCH,
         name: "db".into(),
         uid: "u1".into(),
         generation: 1,
@@ -33,6 +46,7 @@ fn empty(members: u16) -> SetView {
         resolved_image: None,
         record: None,
         volumes: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         pods: BTreeMap::new(),
         template: "t1".into(),
         command: None,
@@ -52,6 +66,8 @@ fn pod(n: u16, role: Role) -> PodView {
         template: "t1".into(),
         image_id: Some("postgres@sha256:1".into()),
         seen: Some(MemberSeen {
+            written: Timestamp::UNIX_EPOCH,
+            heard: Timestamp::UNIX_EPOCH,
             role,
             state: "Streaming".into(),
             reason: "Following".into(),
@@ -77,7 +93,7 @@ fn running(members: u16) -> SetView {
     let mut view = empty(members);
     view.resolved_image = Some("postgres:17@sha256:1".into());
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record {
             term: Term(1),
             phase: Phase::Leading,
@@ -102,7 +118,7 @@ fn running(members: u16) -> SetView {
         view.volumes.insert(
             m(n),
             VolumeView {
-                owner_uid: "u1".into(),
+                ties: ties(),
                 deleting: false,
                 requested_bytes: 1 << 30,
             },
@@ -129,7 +145,7 @@ fn the_record_comes_before_any_member() {
 fn the_first_member_is_made_alone_and_the_others_run_its_digest() {
     let mut view = empty(3);
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record::bootstrap(m(1))),
     });
     assert_eq!(
@@ -145,7 +161,7 @@ fn the_first_member_is_made_alone_and_the_others_run_its_digest() {
     view.volumes.insert(
         m(1),
         VolumeView {
-            owner_uid: "u1".into(),
+            ties: ties(),
             deleting: false,
             requested_bytes: 1 << 30,
         },
@@ -199,12 +215,30 @@ fn data_of_a_former_object_is_never_touched_unasked() {
 }
 
 #[test]
+fn the_word_to_adopt_changes_nothing_for_a_set_whose_data_is_its_own() {
+    let mut view = running(3);
+    let wanted = wish::wish(&view, None);
+    for adopt in [true, false] {
+        view.plan.adopt = adopt;
+        assert_eq!(decide(&view), Decision::Stay(Why::AsWanted));
+        assert_eq!(wish::wish(&view, None), wanted);
+    }
+    view.plan.adopt = true;
+    view.record = None;
+    assert_eq!(
+        decide(&view),
+        Decision::Stay(Why::RecordUnreadable),
+        "nor does it make up a record"
+    );
+}
+
+#[test]
 fn a_lost_or_unreadable_record_is_never_made_up() {
     let mut view = running(3);
     view.record = None;
     assert_eq!(decide(&view), Decision::Stay(Why::RecordUnreadable));
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: None,
     });
     assert_eq!(decide(&view), Decision::Stay(Why::RecordUnreadable));
@@ -396,7 +430,7 @@ fn a_member_that_cannot_archive_is_named_with_what_to_look_at() {
 fn a_wrong_image_is_mended_by_naming_the_right_one() {
     let mut view = empty(3);
     view.record = Some(RecordView {
-        owner_uid: "u1".into(),
+        ties: ties(),
         record: Some(Record::bootstrap(m(1))),
     });
     let stuck = PodView {

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::archive::Archiving;
 use crate::failover::{DirId, Lsn, MemberName, Position, Record, Term};
 use crate::instance::Role;
 
 use super::plan::Plan;
+use super::retention::Ties;
 
 /// Everything that a decision needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetView {
+    /// When it was observed.
+    pub at: Timestamp,
     /// The object's name.
     pub name: String,
     /// The object's UID: what carries another one belongs to a former object by this name.
@@ -27,6 +32,8 @@ pub struct SetView {
     pub record: Option<RecordView>,
     /// Volumes by member.
     pub volumes: BTreeMap<MemberName, VolumeView>,
+    /// Secrets that unlock data (the authority's, the application's), by name.
+    pub secrets: BTreeMap<String, Ties>,
     /// Pods by member.
     pub pods: BTreeMap<MemberName, PodView>,
     /// Hash of the Pod template that is wanted now (image, resources, placement …).
@@ -42,15 +49,15 @@ pub struct SetView {
 pub struct RecordView {
     /// As read; `None` when the annotation is missing or not readable.
     pub record: Option<Record>,
-    /// UID of the HAReplicaSet that it was made for.
-    pub owner_uid: String,
+    /// Whose the Lease is.
+    pub ties: Ties,
 }
 
 /// A member's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeView {
-    /// UID of the HAReplicaSet that it was made for, or that adopted it.
-    pub owner_uid: String,
+    /// Whose it is.
+    pub ties: Ties,
     /// Deletion was asked for.
     pub deleting: bool,
     /// Bytes asked for in the claim.
@@ -82,9 +89,16 @@ pub struct PodView {
     pub seen: Option<MemberSeen>,
 }
 
+/// After this long without a word what a member said last is not believed any more: three of its reports did not come.
+pub const SILENT: SignedDuration = SignedDuration::from_secs(90);
+
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberSeen {
+    /// When it wrote this, by its own clock: another report has another time.
+    pub written: Timestamp,
+    /// When this report was first seen, by the operator's clock.
+    pub heard: Timestamp,
     /// Its role.
     pub role: Role,
     /// What its engine does, in a word for status.
@@ -133,10 +147,33 @@ impl SetView {
         extra
     }
 
+    /// Since when a member that has spoken has been silent; `None` while what it said can be believed.
+    pub fn silent_since(&self, pod: &PodView) -> Option<Timestamp> {
+        let heard = pod.seen.as_ref()?.heard;
+        (self.at.duration_since(heard) > SILENT).then_some(heard)
+    }
+
+    /// When the first of those that are not ready would have been silent for too long. A ready one's silence is seen at the next
+    /// look: the kubelet hears it.
+    pub fn next_silence(&self) -> Option<Timestamp> {
+        let unready = self
+            .pods
+            .values()
+            .filter(|p| !p.ready && self.silent_since(p).is_none());
+        let heard = unready.filter_map(|p| p.seen.as_ref()).map(|s| s.heard).min()?;
+        heard.checked_add(SILENT + SignedDuration::from_secs(1)).ok()
+    }
+
     /// The record, if it can be read.
     pub fn authority(&self) -> Option<&Record> {
         self.record.as_ref().and_then(|r| r.record.as_ref())
     }
+}
+
+/// In words, to the second.
+pub fn not_heard_since(heard: Timestamp) -> String {
+    let second = Timestamp::from_second(heard.as_second()).unwrap_or(heard);
+    format!("not heard of since {second}")
 }
 
 /// The n-th member's name.

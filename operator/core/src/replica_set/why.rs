@@ -14,6 +14,8 @@ pub enum Why {
     SpecRefused(String),
     /// Volumes or a record of a former object by this name are there, and nobody asked to adopt them.
     VolumesExist { volumes: Vec<MemberName> },
+    /// The deletion policy was changed, or data was adopted under it.
+    DeletionPolicy { data_goes: bool },
     /// The record is for the first member to initialise.
     MakingRecord { first: MemberName },
     /// The record cannot be read: somebody wrote into it.
@@ -46,6 +48,7 @@ impl Reason for Why {
             Why::AsWanted => "AsWanted",
             Why::SpecRefused(_) => "SpecRefused",
             Why::VolumesExist { .. } => "VolumesExist",
+            Why::DeletionPolicy { .. } => "DeletionPolicyApplied",
             Why::MakingRecord { .. } => "MakingRecord",
             Why::RecordUnreadable => "RecordUnreadable",
             Why::MakingMember { .. } => "MakingMember",
@@ -80,6 +83,12 @@ impl fmt::Display for Why {
                     write!(f, " {v}")?;
                 }
                 f.write_str("; set spec.bootstrap.adopt: true to take it over, or choose another name")
+            }
+            Why::DeletionPolicy { data_goes: true } => {
+                f.write_str("volumes, record and Secrets go with this object from now on: deletionPolicy is Delete")
+            }
+            Why::DeletionPolicy { data_goes: false } => {
+                f.write_str("volumes, record and Secrets stay when this object is deleted: deletionPolicy is Retain")
             }
             Why::MakingRecord { first } => write!(f, "{first} may make the first data directory"),
             Why::RecordUnreadable => f.write_str(

@@ -17,6 +17,7 @@ use holdfast_api::replica_set::DeletionPolicy;
 use holdfast_wire::{MANAGED_BY, MEMBER_LABEL, SET_LABEL};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
 
 /// Annotation: UID of the HAReplicaSet that a retained object (volume, Lease, Secret) belongs to.
 pub const OWNER_UID: &str = "holdfast.dev/owner-uid";
@@ -61,18 +62,39 @@ impl Owner {
 
     /// Metadata of an object that goes with the replica set.
     pub fn meta(&self, name: String) -> ObjectMeta {
-        self.metadata(name, true)
+        self.metadata(name, self.reference.clone())
     }
 
     /// Metadata of an object that is, or unlocks, data. Without an owner reference garbage collection never takes it; with
     /// `deletionPolicy: Delete` it has one, so that no finalizer of ours can ever hold up a deletion.
     pub fn retained(&self, name: String) -> ObjectMeta {
-        self.metadata(name, self.data_goes)
+        self.metadata(name, self.tie().filter(|_| self.data_goes))
     }
 
-    fn metadata(&self, name: String, owned: bool) -> ObjectMeta {
+    /// Has such an object with this UID go with the replica set, or not: a strategic merge patch, which touches nobody else's
+    /// reference and does nothing when it is done already.
+    pub fn tying(&self, uid: &str, goes: bool) -> Value {
+        let entry = match goes {
+            true => self.tie().map(|tie| json!(tie)),
+            false => Some(json!({"$patch": "delete", "uid": self.uid})),
+        };
+        let entries: Vec<Value> = entry.into_iter().collect();
+        json!({"metadata": {"uid": uid, "ownerReferences": entries}})
+    }
+
+    /// Enough for garbage collection, and not the controller's: of that there may be one only, and adding this must never be
+    /// refused because something else controls a volume.
+    fn tie(&self) -> Option<OwnerReference> {
+        self.reference.clone().map(|reference| OwnerReference {
+            controller: None,
+            block_owner_deletion: None,
+            ..reference
+        })
+    }
+
+    fn metadata(&self, name: String, reference: Option<OwnerReference>) -> ObjectMeta {
         ObjectMeta {
-            owner_references: self.reference.clone().filter(|_| owned).map(|r| vec![r]),
+            owner_references: reference.map(|r| vec![r]),
             name: Some(name),
             namespace: Some(self.namespace.clone()),
             labels: Some(self.labels()),
@@ -87,5 +109,42 @@ impl Owner {
             .get_or_insert_default()
             .insert(MEMBER_LABEL.to_owned(), member.to_owned());
         meta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(policy: &str) -> Owner {
+        let spec = serde_json::from_value(json!({
+            "engine": {"postgresql": {"image": "postgres:17"}}, "storage": {"size": "1Gi"}, "deletionPolicy": policy
+        }));
+        let mut set = HAReplicaSet::new("db", spec.unwrap());
+        set.metadata.uid = Some("u1".into());
+        Owner::of(&set)
+    }
+
+    #[test]
+    fn data_is_tied_by_policy_and_the_rest_always() {
+        let keeps = owner("Retain");
+        assert_eq!(keeps.retained("db-1".into()).owner_references, None);
+        assert_eq!(
+            keeps.meta("db".into()).owner_references.unwrap()[0].controller,
+            Some(true)
+        );
+        let goes = owner("Delete").retained("db-1".into()).owner_references.unwrap();
+        assert_eq!((goes.len(), goes[0].uid.as_str(), goes[0].controller), (1, "u1", None));
+    }
+
+    #[test]
+    fn a_tie_is_added_as_it_would_have_been_made_and_removed_by_its_key() {
+        let owner = owner("Delete");
+        let made = json!(owner.retained("db-1".into()).owner_references);
+        let patch = owner.tying("claim", true);
+        assert_eq!(patch, json!({"metadata": {"uid": "claim", "ownerReferences": made}}));
+        let patch = owner.tying("claim", false);
+        let removed = json!([{"$patch": "delete", "uid": "u1"}]);
+        assert_eq!(patch, json!({"metadata": {"uid": "claim", "ownerReferences": removed}}));
     }
 }

@@ -56,7 +56,7 @@ pub fn lease(owner: &Owner, record: &Record) -> Result<Lease, serde_json::Error>
     })
 }
 
-/// A member's volume. No owner reference: deleting the replica set keeps it unless the policy says otherwise.
+/// A member's volume: deleting the replica set keeps it unless the policy says otherwise.
 pub fn claim(owner: &Owner, member: &str, size: &str, class: Option<&str>) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: owner.of_member(owner.retained(member.to_owned()), member),
