@@ -67,6 +67,37 @@ fn goes_on_during(fault: Fault) -> bool {
     )
 }
 
+/// What is not observed is not told: a member of which nothing is heard is in no state that anybody knows.
+#[test]
+#[ignore = "needs root and a bed: make test"]
+fn a_member_that_is_not_heard_of_is_unknown() {
+    set().wait_fit(Duration::from_secs(180)).unwrap();
+    let silent = set().replica().unwrap();
+    let node = set().node(&silent).unwrap();
+    house().bed.power_off(node).unwrap();
+    let unknown = wait_for("status knows nothing of it", Duration::from_secs(240), || {
+        let members = set().object()?["status"]["members"].clone();
+        let all = members.as_array().into_iter().flatten();
+        let member = all
+            .clone()
+            .find(|m| m["name"] == silent.as_str())
+            .cloned()
+            .unwrap_or_default();
+        let known = all.filter(|m| m["state"] != "Unknown").count();
+        let unseen = member["role"] == "Unknown" && member["state"] == "Unknown";
+        let told = member["lsn"].is_null() && member["lagBytes"].is_null() && member["ready"] == false;
+        Ok(if unseen && told && known == 2 {
+            Ok(member)
+        } else {
+            Err(members.to_string())
+        })
+    });
+    house().bed.power_on(node).unwrap();
+    let message = unknown.unwrap()["message"].to_string();
+    assert!(message.contains("not heard"), "{message}");
+    set().wait_fit(Duration::from_secs(240)).unwrap();
+}
+
 /// Members elect by themselves: nobody operates them here.
 #[test]
 #[ignore = "needs root and a bed: make test"]
