@@ -21,7 +21,7 @@ image: ## The program that goes into the image
 	@echo "building Holdfast (the first time about 6 min, then seconds)"
 	@cargo build -q --profile image -p holdfast -p holdfast-agent --bins
 
-test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-bed test-e2e ## Everything; the same that CI runs
+test: lint check-generated test-fast test-engine test-engine-17 mutants sim-fresh test-bed test-e2e ## Every test that CI runs (beside them it runs `make deny`)
 
 test-fast: ## Without a cluster and without engines; under a minute warm
 	cargo test --workspace --exclude holdfast-postgres --exclude holdfast-agent
