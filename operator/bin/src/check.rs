@@ -54,6 +54,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             ("the operator is ready", health(options.health.as_deref()).await),
             ("the operator tells metrics", metrics(options.health.as_deref()).await),
         ];
+        let asked = answers.len();
         let wrong = answers.iter().filter(|(_, a)| a.is_err()).count();
         if wrong > 0 && tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -65,7 +66,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 Err(why) => println!("wrong {what}: {why:#}"),
             }
         }
-        anyhow::ensure!(wrong == 0, "{wrong} of 4 are wrong");
+        anyhow::ensure!(wrong == 0, "{wrong} of {asked} are wrong");
         return Ok(());
     }
 }

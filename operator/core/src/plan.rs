@@ -10,7 +10,7 @@ use std::fmt;
 pub enum Decision<Step, Why> {
     /// Nothing to do until something changes.
     Stay(Why),
-    /// Nothing to do before `until`. This is the only source of requeue times.
+    /// Nothing to do before `until`. A controller may look again earlier: at an event, or because something runs out.
     Wait { until: jiff::Timestamp, why: Why },
     /// Do these steps, in this order, for this reason.
     Do { steps: Vec<Step>, why: Why },

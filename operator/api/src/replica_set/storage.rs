@@ -40,8 +40,8 @@ pub struct Archive {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Node label whose values members are spread over, for example topology.kubernetes.io/zone. Members are never put on
-    /// the same node while another one is free.
+    /// Node label whose values members are spread over, for example topology.kubernetes.io/zone. Members are put on
+    /// different nodes too where the scheduler finds room; it is preferred, not required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     pub spread_over: Option<String>,

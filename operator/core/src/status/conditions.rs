@@ -1,6 +1,6 @@
 //! Conditions, merged without a clock: the transition time moves only when the status moves.
 //!
-//! kstatus-compatible: `Ready` for people, `Reconciling` and `Stalled` present only while true, as
+//! kstatus-compatible: `Ready` for people, `Reconciling` and `Stalled` True only while it is so, else False or left out, as
 //! <https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md> asks of custom resources.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

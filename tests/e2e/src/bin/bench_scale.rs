@@ -30,7 +30,7 @@ struct Cli {
     /// The bed; it is taken down at the end, because no namespace of so many goes soon.
     #[arg(long, default_value = "scale")]
     bed: String,
-    /// Where the figures go as JSON; the table is printed.
+    /// Where the figures go as JSON, beside being printed.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -32,7 +32,7 @@ struct Cli {
     /// The bed; it stays up.
     #[arg(long, default_value = "bench")]
     bed: String,
-    /// Where the figures go as JSON; the table is printed.
+    /// Where the figures go as JSON, beside being printed.
     #[arg(long)]
     json: Option<PathBuf>,
 }
