@@ -1,8 +1,8 @@
 # `make demo` and `make test` are all that most people need; the rest is what they are made of.
 
 TARGET ?= $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
-# Tests on the bed share two cores; more at once only makes each slower.
-E2E_THREADS ?= 2
+# Tests on the bed share two cores, and mostly wait; more at once only make each slower.
+E2E_THREADS ?= 3
 
 .PHONY: help packages test-packages demo demo-down test test-fast test-engine test-engine-15 test-engine-16 test-engine-17 test-engine-18 test-bed test-e2e chaos bench-failover bench-git bench-steady bench-scale bench-pgbench mutants sim-fresh image lint generate check-generated deny sim
 

@@ -1,6 +1,6 @@
 //! GitSource on a real Kubernetes with real Git servers: what a commit does, what it may not do, and how people are told.
 //!
-//! Needs root; run by `make test` (`cargo test -p holdfast-e2e --test gitops -- --ignored --test-threads=2`). The objects are
+//! Needs root; run by `make test` (`cargo test -p holdfast-e2e --test gitops -- --ignored --test-threads=3`). The objects are
 //! cheap: ConfigMaps, and HAReplicaSets in namespaces where no Pod may start.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the assertion")]
