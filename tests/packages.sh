@@ -8,6 +8,8 @@ declare -A of=(
     # PostgreSQL, ssh, git: adapters are tested against the real thing.
     [test]="openssh-server openssh-client postgresql openssl"
 )
+# Elsewhere than on Debian everybody sees to that themselves.
+command -v dpkg-query >/dev/null || exit 0
 missing=()
 for kind in "$@"; do
     for package in ${of[$kind]}; do

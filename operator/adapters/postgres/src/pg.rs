@@ -238,9 +238,18 @@ impl Pg {
         .await
     }
 
-    /// Looks at the volume, and takes up which directory is there.
+    /// Looks at the volume, and takes up which directory is there. Looks again as long as nothing could be seen, because of a disk that
+    /// hangs, say: what was done to the volume before is done.
     pub async fn look_at_volume(&self) -> Result<VolumeSeen> {
-        let seen = volume::look(&self.bin, self.layout()).await?;
+        let seen = loop {
+            match volume::look(&self.bin, self.layout()).await {
+                Err(e @ (Error::Deadline(_) | Error::Spawn { .. })) => {
+                    tracing::warn!("the volume cannot be looked at: {e}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                seen => break seen?,
+            }
+        };
         self.know(seen.disk.dir.clone(), seen.disk.following);
         Ok(seen)
     }

@@ -207,8 +207,20 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
             return Ok(Action::await_change());
         }
     };
-    let view = observe::observe(ctx, set, plan, now);
-    let decision = decide(&view);
+    let mut view = observe::observe(ctx, set, plan, now);
+    let mut decision = decide(&view);
+    if matches!(decision.why(), Why::DeletionPolicy { .. })
+        && let Err(error) = act::act(ctx, set, &view, &decision).await
+    {
+        // A policy of the cluster may refuse it for ever: nothing else of this set waits for that.
+        let why = Why::DeletionPolicyRefused {
+            message: error.to_string(),
+        };
+        tracing::error!(set = %key(set.meta()), reason = why.reason(), "{why}");
+        ctx.teller.tell(&reference(&set.metadata), "Reconcile", &why).await;
+        view.ties_refused = true;
+        decision = decide(&view);
+    }
     // Whether data stays is settled by itself, before anything that could fail.
     let nothing_made = match decision.why() {
         Why::DeletionPolicy { .. } => true,
@@ -226,7 +238,9 @@ async fn look(guard: Arc<DeserializeGuard<HAReplicaSet>>, ctx: &Context) -> Resu
         ca_expires = Some(kept.authority_expires.to_string());
         next = next.min(until(now, kept.renew_at));
     }
-    act::act(ctx, set, &view, &decision).await?;
+    if !matches!(decision.why(), Why::DeletionPolicy { .. }) {
+        act::act(ctx, set, &view, &decision).await?;
+    }
     if !as_wanted {
         tracing::info!(set = %key(set.meta()), reason = decision.why().reason(), "{}", decision.why());
     }

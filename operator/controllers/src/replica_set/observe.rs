@@ -41,6 +41,7 @@ pub fn observe(ctx: &Context, set: &HAReplicaSet, plan: Plan, at: Timestamp) -> 
     let resolved_image = resolved(set, &plan, &pods);
     let template = input(ctx, set, &plan, template_hash).unwrap_or_default();
     SetView {
+        ties_refused: false,
         at,
         uid: set.uid().unwrap_or_default(),
         generation: set.metadata.generation.unwrap_or(0),

@@ -78,7 +78,7 @@ impl Instance {
     }
 
     /// A directory that was made to its end and whose control file is damaged since.
-    fn damaged(&self) -> bool {
+    pub(super) fn damaged(&self) -> bool {
         let damaged = self.volume.as_ref().is_some_and(|volume| volume.damaged);
         damaged && !self.disk.half
     }
@@ -377,6 +377,7 @@ impl Instance {
                 following: self.disk.following,
                 position: self.last_words().map(|testimony| testimony.position),
             });
+            self.say(Why::SetAside { why: why.clone() });
             self.busy = Some(Work::SetAside);
             self.out.push(Effect::SetAside { why, aside });
             return;
@@ -493,6 +494,11 @@ mod tests {
         let aside =
             |effect: &Effect| matches!(effect, Effect::SetAside { aside: None, why } if why.contains("damaged"));
         assert!(out.iter().any(aside), "{out:?}");
+        assert!(
+            out.iter()
+                .any(|effect| matches!(effect, Effect::Say(Why::SetAside { .. }))),
+            "{out:?}"
+        );
         assert!(
             !out.iter().any(|effect| matches!(effect, Effect::Clone { .. })),
             "{out:?}"

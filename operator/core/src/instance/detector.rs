@@ -106,19 +106,19 @@ impl Instance {
             };
             self.disk.dir.as_ref() == Some(dir) || self.beside().contains(dir) || self.peers.of.iter().any(heard)
         };
-        let mut missing = proof::missing(&record.rule, here, &record.given_up);
-        // A member that is here without the directory has nothing to come back with.
-        let away = |dir: &DirId| {
-            let member = self.member_of(dir);
-            member != self.me && !self.live(&member)
-        };
-        missing.leader = missing.leader.filter(away);
-        missing.standbys.retain(away);
-        self.unproved(&missing)
+        self.unproved(proof::missing(&record.rule, here, &record.given_up))
     }
 
-    /// The same by members.
-    pub(super) fn unproved(&self, missing: &proof::Missing) -> Why {
+    /// The same by members. One that is here without the directory has nothing to come back with.
+    pub(super) fn unproved(&self, mut missing: proof::Missing) -> Why {
+        let comes = |dir: &DirId| {
+            let member = self.member_of(dir);
+            let has = |peer: &super::peers::Peer| peer.last.dir.as_ref() == Some(dir);
+            let lacks = self.live(&member) && !self.peers.of.get(&member).is_some_and(has);
+            member != self.me && !lacks
+        };
+        missing.leader = missing.leader.filter(comes);
+        missing.standbys.retain(comes);
         let members = |dirs: &[DirId]| dirs.iter().map(|dir| self.member_of(dir)).collect();
         let enough = missing.standbys.len() >= missing.of_them;
         Why::ProofImpossible {

@@ -107,7 +107,7 @@ impl Instance {
                 return;
             }
             let missing = election.missing();
-            self.wait(self.unproved(&missing));
+            self.wait(self.unproved(missing));
             return self.accept_loss(record);
         }
         if !record.given_up.is_empty() && self.waits_for_everybody(term) {

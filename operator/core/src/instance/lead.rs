@@ -81,6 +81,12 @@ impl Instance {
         }
         self.wait(self.proof_impossible(record));
         if self.could_prove(record, &record.given_up) {
+            if self.damaged() {
+                self.say(Why::WorkFailed {
+                    what: "reading the control file",
+                    why: "it is damaged; another member is to lead".into(),
+                });
+            }
             self.open(record, self.me.clone(), None);
         }
     }

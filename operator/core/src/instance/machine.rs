@@ -506,6 +506,7 @@ impl Instance {
         self.lead = None;
         self.change = None;
         self.served.gate = false;
+        self.served.fencing = None;
         self.served.asked = None;
         self.served.sync = None;
         self.served.views = Views::default();

@@ -127,6 +127,9 @@ impl fmt::Display for Why {
                 };
                 match (leader, standbys) {
                     (Some(leader), Some(standbys)) => write!(f, "the return of {leader}, or {standbys}, would prove it"),
+                    (Some(leader), None) if *of_them == 0 => {
+                        write!(f, "a member that is here and holds more log may, or the return of {leader}")
+                    }
                     (Some(leader), None) => write!(f, "only the return of {leader} would prove it"),
                     (None, Some(standbys)) => write!(f, "the return {standbys} would prove it"),
                     (None, None) if *of_them == 0 => f.write_str("a member that is here and holds more log may"),

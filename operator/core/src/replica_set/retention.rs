@@ -37,7 +37,7 @@ pub struct Ties {
 /// any more then.
 pub(super) fn retention(view: &SetView) -> Option<Decision<Step, Why>> {
     let goes = view.plan.deletion == DeletionPolicy::Delete;
-    if goes && view.deleting {
+    if (goes && view.deleting) || view.ties_refused {
         return None;
     }
     let volumes = view.volumes.iter().filter(|(_, v)| !v.deleting);

@@ -37,6 +37,7 @@ fn plan(members: u16) -> Plan {
 
 fn empty(members: u16) -> SetView {
     SetView {
+        ties_refused: false,
         at: Timestamp::UNIX_EPOCH,
         name: "db".into(),
         uid: "u1".into(),

@@ -42,6 +42,8 @@ pub struct SetView {
     pub command: Option<crate::instance::Command>,
     /// Id of the last request by a person that was taken up.
     pub consumed_request: Option<String>,
+    /// The API server has just refused to have data go with this object, or stay.
+    pub ties_refused: bool,
 }
 
 /// The record and whose it is.

@@ -16,6 +16,8 @@ pub enum Why {
     VolumesExist { volumes: Vec<MemberName> },
     /// The deletion policy was changed, or data was adopted under it.
     DeletionPolicy { data_goes: bool },
+    /// The API server refuses to bring it into force.
+    DeletionPolicyRefused { message: String },
     /// The record is for the first member to initialise.
     MakingRecord { first: MemberName },
     /// The record cannot be read: somebody wrote into it.
@@ -49,6 +51,7 @@ impl Reason for Why {
             Why::SpecRefused(_) => "SpecRefused",
             Why::VolumesExist { .. } => "VolumesExist",
             Why::DeletionPolicy { .. } => "DeletionPolicyApplied",
+            Why::DeletionPolicyRefused { .. } => "DeletionPolicyRefused",
             Why::MakingRecord { .. } => "MakingRecord",
             Why::RecordUnreadable => "RecordUnreadable",
             Why::MakingMember { .. } => "MakingMember",
@@ -90,6 +93,10 @@ impl fmt::Display for Why {
             Why::DeletionPolicy { data_goes: false } => {
                 f.write_str("volumes, record and Secrets stay when this object is deleted: deletionPolicy is Retain")
             }
+            Why::DeletionPolicyRefused { message } => write!(
+                f,
+                "spec.deletionPolicy is not in force, see the objects' own owner references before this object is deleted: {message}"
+            ),
             Why::MakingRecord { first } => write!(f, "{first} may make the first data directory"),
             Why::RecordUnreadable => f.write_str(
                 "the authority record in the Lease cannot be read; restore the annotation holdfast.dev/record from an audit log or backup, Holdfast never guesses it",

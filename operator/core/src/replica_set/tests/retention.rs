@@ -112,3 +112,16 @@ fn a_volume_that_is_going_is_not_held_up() {
     (volume.deleting, volume.ties.goes_with) = (true, vec!["u1".into()]);
     assert_eq!(decide(&view), Decision::Stay(Why::AsWanted));
 }
+
+#[test]
+fn a_refused_tie_holds_nothing_else_up() {
+    let mut view = set(DeletionPolicy::Retain, true);
+    let first = decide(&view);
+    assert!(
+        matches!(first.why(), Why::DeletionPolicy { data_goes: false }),
+        "{first:?}"
+    );
+    view.ties_refused = true;
+    let then = decide(&view);
+    assert!(!matches!(then.why(), Why::DeletionPolicy { .. }), "{then:?}");
+}
