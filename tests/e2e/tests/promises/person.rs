@@ -74,16 +74,24 @@ fn the_secret_leads_to_it(set: &Set<'_>) {
         ("5432".into(), "register".into(), "clerk".into())
     );
     let by_psql = |address: &str| {
-        exec(
-            set,
-            "db-2",
-            &["psql", "-XAtc", "select 'in ' || current_database()", address],
-        )
+        let sql = "select 'in ' || current_database()";
+        exec(set, "db-2", &["psql", "-XAtc", sql, address])
     };
-    assert_eq!(by_psql(&key("uri")).unwrap().trim(), "in register");
     let words = format!("host={host} user={user} password={password} dbname=register sslmode=require");
-    assert_eq!(by_psql(&words).unwrap().trim(), "in register");
-    assert!(by_psql(&words.replace(&password, "wrong")).is_err());
+    for address in [key("uri"), words.clone()] {
+        // Each node's proxy takes a new Service up in its own time.
+        wait_for("psql connects", SOON, || {
+            let said = by_psql(&address)?;
+            Ok(if said.trim() == "in register" {
+                Ok(())
+            } else {
+                Err(said)
+            })
+        })
+        .unwrap();
+    }
+    let refused = by_psql(&words.replace(&password, "wrong")).unwrap_err().to_string();
+    assert!(refused.contains("password authentication failed"), "{refused}");
     let jdbc = key("jdbc-uri");
     assert!(
         jdbc.starts_with(&format!("jdbc:postgresql://{host}:5432/register?")),
